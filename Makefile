@@ -1,0 +1,37 @@
+# Everything runs in .venv, which scripts/setup_env.py makes from the hashed lock.
+# ARGS goes to the program behind a target: make test ARGS="-k blend".
+
+PYTHON ?= python3
+ARGS ?=
+
+RUN := .venv/bin/python -m
+
+.PHONY: help setup demo test check wheel lock clean
+
+help:  ## print these targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+setup:  ## make .venv, which the others do when it is needed
+	@"$(PYTHON)" scripts/setup_env.py
+
+demo: setup  ## show Feedloom at work
+	@$(RUN) feedloom demo $(ARGS)
+
+test: setup  ## run the tests
+	@$(RUN) pytest $(ARGS)
+
+check: setup  ## lint, format, types and the one-way imports
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@.venv/bin/lint-imports --no-logo
+
+wheel: setup  ## build the wheel, install it elsewhere and try it
+	@.venv/bin/python scripts/check_wheel.py
+
+lock:  ## pin every dependency anew; ARGS=--upgrade takes newer versions
+	@"$(PYTHON)" scripts/write_lock.py $(ARGS)
+
+clean:  ## remove what was made
+	rm -rf .venv build dist ./*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

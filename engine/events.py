@@ -1,0 +1,89 @@
+"""What enters the engine: requests, and the three kinds of reaction to a feed."""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+SCHEMA = 1  # version of every event and decision; older ones are upcast when read
+ID_LENGTH_MAX = 256
+
+
+def check_ids(*ids: str) -> None:
+    """Raise ValueError unless every id has 1 to ID_LENGTH_MAX characters."""
+    for name in ids:
+        if not 0 < len(name) <= ID_LENGTH_MAX:
+            raise ValueError(f"an id must have 1 to {ID_LENGTH_MAX} characters, not {len(name)}")
+
+
+def check_schema(schema: int) -> None:
+    """Raise ValueError for a schema version that this build does not read."""
+    if schema != SCHEMA:
+        raise ValueError(f"schema version {schema} is not known; this build reads version {SCHEMA}")
+
+
+class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True):
+    """Somebody wants a feed of `slots` items. (user, request_id) is the identity of the decision."""
+
+    request_id: str
+    user: str
+    slots: int
+    ts_ms: int | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse a request that cannot be answered."""
+        check_schema(self.schema)
+        check_ids(self.request_id, self.user)
+        if self.slots < 1:
+            raise ValueError(f"a feed has at least 1 slot, not {self.slots}")
+
+
+class _OfSlot(Struct, frozen=True, tag_field="kind", kw_only=True):
+    event_id: str
+    user: str
+    request_id: str
+    slot: int
+    item: str
+    ts_ms: int | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        check_schema(self.schema)
+        check_ids(self.event_id, self.user, self.request_id, self.item)
+        if self.slot < 0:
+            raise ValueError(f"slots count from 0, so {self.slot} is none")
+
+
+class Seen(_OfSlot, frozen=True, tag="seen"):
+    """The user saw the item in this slot (0 is the first). Only this makes exposure."""
+
+
+class Acted(_OfSlot, frozen=True, tag="acted", kw_only=True):
+    """The user did something with the item in this slot."""
+
+    action: str
+
+    def __post_init__(self) -> None:
+        """Refuse an action without a name."""
+        super().__post_init__()
+        check_ids(self.action)
+
+
+class Organic(Struct, frozen=True, tag_field="kind", tag="organic", kw_only=True):
+    """The user did something with an item that no feed of ours had put there."""
+
+    event_id: str
+    user: str
+    item: str
+    action: str
+    ts_ms: int | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse empty ids."""
+        check_schema(self.schema)
+        check_ids(self.event_id, self.user, self.item, self.action)
+
+
+Reaction: TypeAlias = Seen | Acted | Organic
+Event: TypeAlias = Request | Reaction

@@ -1,0 +1,82 @@
+"""The hot loops of the pools. Each has an oracle in its test."""
+
+import numpy as np
+
+from blending.compiled import compiled
+from blending.types import IntArray, ItemArray
+
+
+@compiled
+def is_excluded(item: int, excluded: IntArray) -> bool:
+    """Whether a sorted array holds an item."""
+    at = np.searchsorted(excluded, item)
+    return bool(at < excluded.size and excluded[at] == item)
+
+
+@compiled
+def first_allowed(order: ItemArray, excluded: IntArray, most: int) -> tuple[ItemArray, int]:
+    """The first `most` items of `order` outside the sorted array `excluded`, and the number passed over."""
+    allowed = np.empty(min(most, order.size), np.int32)
+    filled = 0
+    passed = 0
+    for item in order:
+        if filled == allowed.size:
+            break
+        if is_excluded(item, excluded):
+            passed += 1
+        else:
+            allowed[filled] = item
+            filled += 1
+    return allowed[:filled], passed
+
+
+@compiled
+def top_neighbours(
+    items: ItemArray,
+    counts: IntArray,
+    lengths: IntArray,
+    sources: IntArray,
+    likes: IntArray,
+    excluded: IntArray,
+    most: int,
+) -> tuple[ItemArray, int]:
+    """The `most` items with the largest sum of cosines to the sources, and how many excluded ones were met.
+
+    `items` and `counts` hold the sources' lists of neighbours one after another, `lengths` their lengths;
+    the cosine of items i and j is (times liked together) / sqrt(likes[i] * likes[j]).
+    """
+    scores = np.zeros(likes.size)
+    touched = np.empty(items.size, np.int32)
+    met = 0
+    at = 0
+    for source in range(sources.size):
+        weight = 1.0 / np.sqrt(likes[sources[source]])
+        for _ in range(lengths[source]):
+            item = items[at]
+            if scores[item] == 0.0:
+                touched[met] = item
+                met += 1
+            scores[item] += weight * counts[at]
+            at += 1
+    best = np.empty(min(most, met), np.int32)
+    filled = 0
+    passed = 0
+    for item in touched[:met]:
+        if is_excluded(item, excluded):
+            passed += 1
+            continue
+        scores[item] /= np.sqrt(likes[item])
+        if filled == best.size and not _precedes(item, best[filled - 1], scores):
+            continue
+        place = min(filled, best.size - 1)
+        while place > 0 and _precedes(item, best[place - 1], scores):
+            best[place] = best[place - 1]
+            place -= 1
+        best[place] = item
+        filled = min(filled + 1, best.size)
+    return best[:filled], passed
+
+
+@compiled
+def _precedes(item: int, other: int, scores: np.ndarray) -> bool:
+    return bool(scores[item] > scores[other] or (scores[item] == scores[other] and item < other))

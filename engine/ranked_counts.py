@@ -1,0 +1,80 @@
+"""Rows of counters that stay sorted: how often items were liked, and how often together."""
+
+import numpy as np
+
+from blending.compiled import compiled
+from blending.types import IntArray, ItemArray
+
+FIRST_CAPACITY = 4  # entries of a new row; a full row moves to the end of the slab with twice the room
+
+
+@compiled
+def _bump(
+    start: IntArray, length: IntArray, items: ItemArray, counts: IntArray, rows: IntArray, columns: IntArray
+) -> None:
+    """Add one to the counter of columns[k] in rows[k]; every row has room for one more entry.
+
+    An entry moves forward past those it now precedes: a row is sorted by (count down, item up), so equal sums
+    give equal rows, whatever the order of the additions.
+    """
+    for k in range(rows.size):
+        first, size, item = start[rows[k]], length[rows[k]], columns[k]
+        at = first
+        while at < first + size and items[at] != item:
+            at += 1
+        count = np.int64(1)
+        if at < first + size:
+            count += counts[at]
+        else:
+            length[rows[k]] += 1
+        while at > first and (counts[at - 1] < count or (counts[at - 1] == count and items[at - 1] > item)):
+            items[at], counts[at] = items[at - 1], counts[at - 1]
+            at -= 1
+        items[at], counts[at] = item, count
+
+
+class RankedCounts:
+    """A growing table of sparse counters, each row sorted by count. One writer owns it, readers copy."""
+
+    def __init__(self) -> None:
+        self._start = np.zeros(0, np.int64)
+        self._length = np.zeros(0, np.int64)
+        self._capacity = np.zeros(0, np.int64)
+        self._items = np.zeros(0, np.int32)
+        self._counts = np.zeros(0, np.int64)
+        self._end = 0
+
+    def bump(self, rows: IntArray, columns: IntArray) -> None:
+        """Add one to each counter (rows[k], columns[k])."""
+        self._make_room(rows)
+        _bump(self._start, self._length, self._items, self._counts, rows, columns)
+
+    def top(self, row: int, most: int) -> tuple[ItemArray, IntArray]:
+        """Copies of the `most` largest entries of a row: items and their counts, largest first."""
+        if row >= self._length.size:
+            return np.zeros(0, np.int32), np.zeros(0, np.int64)
+        first = self._start[row]
+        last = first + min(self._length[row], most)
+        return self._items[first:last].copy(), self._counts[first:last].copy()
+
+    def _make_room(self, rows: IntArray) -> None:
+        needed = np.bincount(rows, minlength=self._length.size)
+        missing = needed.size - self._length.size
+        if missing > 0:
+            self._start, self._length, self._capacity = (
+                np.concatenate([column, np.zeros(missing, np.int64)])
+                for column in (self._start, self._length, self._capacity)
+            )
+        for row in np.flatnonzero((needed > 0) & (self._length + needed > self._capacity)).tolist():
+            self._move(row, max(FIRST_CAPACITY, 2 * int(self._length[row] + needed[row])))
+
+    def _move(self, row: int, capacity: int) -> None:
+        if self._end + capacity > self._items.size:
+            spare = max(self._items.size, 2 * capacity, 1024)
+            self._items = np.concatenate([self._items, np.zeros(spare, np.int32)])
+            self._counts = np.concatenate([self._counts, np.zeros(spare, np.int64)])
+        old = slice(self._start[row], self._start[row] + self._length[row])
+        new = slice(self._end, self._end + self._length[row])
+        self._items[new], self._counts[new] = self._items[old], self._counts[old]
+        self._start[row], self._capacity[row] = self._end, capacity
+        self._end += capacity

@@ -1,0 +1,5 @@
+"""`python -m feedloom` is `feedloom`."""
+
+from feedloom.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""The command line. Results go to stdout, all else to stderr; exit 0 done, 1 a check failed, 2 bad input."""
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from msgspec.structs import replace
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.errors import InputError
+from engine.policy import Policy
+from feedloom.doctor import examine
+from feedloom.interaction_log import read_items, read_log
+from feedloom.movielens import movielens
+from feedloom.report import print_table, write_report
+from simulator.backtest import backtest
+from simulator.scoreboard import Backtest
+from streams.policy_file import read_policy
+from streams.recording import Recording
+
+MOVIELENS_POSITIVE = "value>=4"
+Options = dict[str, Any]
+Command = Callable[..., None]
+
+OPTIONS = [
+    click.option("--items", type=click.Path(path_type=Path), help="CSV with the column item and attributes."),
+    click.option(
+        "--policy", type=click.Path(path_type=Path), help="TOML file; the defaults are in policy.toml."
+    ),
+    click.option(
+        "--positive", metavar="'COLUMN OP VALUE'", help="Rows that ask for a feed, such as 'value>=4'."
+    ),
+    click.option(
+        "--train-fraction", type=float, default=0.2, show_default=True, help="First part, not scored."
+    ),
+    click.option("--slots", type=click.IntRange(1), default=10, show_default=True, help="Slots of a feed."),
+    click.option("--seed", type=int, help="Seed of all draws; default: the policy's."),
+    click.option(
+        "--batch", type=click.IntRange(1), default=256, show_default=True, help="Inputs of a micro-batch."
+    ),
+    click.option("--record", type=click.Path(path_type=Path), help="Write the topics into this new folder."),
+    click.option("--out", type=click.Path(path_type=Path), help="Write the report page into this folder."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table."),
+]
+
+
+def backtest_options(command: Command) -> Command:
+    """Give a command the options of a backtest."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("feedloom"), prog_name="feedloom")
+def cli() -> None:
+    """Weave candidate pools into one feed, and learn from every reaction."""
+
+
+@cli.command("backtest")
+@click.argument("log", type=click.Path(path_type=Path))
+@backtest_options
+def backtest_command(log: Path, **options: Any) -> None:
+    """Replay LOG (CSV: user,item,timestamp[,value][,action]) against the single pools and the plain blends.
+
+    Every positive row asks for a feed first; the other rows only teach.
+    """
+    run_backtest(log, log.stem, options)
+
+
+@cli.command()
+@backtest_options
+def demo(**options: Any) -> None:
+    """The backtest on MovieLens-100K, which is downloaded once; the report page goes to feedloom-demo."""
+    log, items = movielens(lambda doing: click.echo(doing, err=True))
+    given = {name: value for name, value in options.items() if value is not None}
+    defaults = {"items": items, "positive": MOVIELENS_POSITIVE, "out": Path("feedloom-demo")}
+    run_backtest(log, "movielens-100k", {**options, **defaults, **given})
+
+
+def run_backtest(log: Path, dataset: str, options: Options) -> None:
+    """Check every input before the first event, replay, then show what came of it."""
+    if not 0 <= options["train_fraction"] < 1:
+        raise InputError(
+            f"--train-fraction is a part of the log, from 0 to below 1, not {options['train_fraction']}"
+        )
+    policy = chosen_policy(options["policy"], options["seed"])
+    if options["slots"] > policy.limits.slots_max:
+        raise InputError(f"--slots is at most {policy.limits.slots_max} by the policy ([limits] slots_max)")
+    rows = read_log(log, options["positive"])
+    items = read_items(options["items"]) if options["items"] else {}
+    if options["out"]:
+        make_folder(options["out"])
+    with ExitStack() as stack:
+        recording = stack.enter_context(Recording(options["record"], policy)) if options["record"] else None
+        bar = stack.enter_context(progress_bar())
+        task = bar.add_task("replaying", total=len(rows))
+        result = backtest(
+            rows,
+            policy,
+            dataset=dataset,
+            train_fraction=options["train_fraction"],
+            slots=options["slots"],
+            batch=options["batch"],
+            log=recording,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    titles = {
+        item: " ".join(attributes["title"]) for item, attributes in items.items() if attributes.get("title")
+    }
+    show(result, titles, options["out"], as_json=options["as_json"])
+
+
+def chosen_policy(path: Path | None, seed: int | None) -> Policy:
+    """The policy of a file or the default one, with the seed of the command line if there is one."""
+    policy = read_policy(path) if path else Policy()
+    return policy if seed is None else replace(policy, blend=replace(policy.blend, seed=seed))
+
+
+def make_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be had before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr, drawn only on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def show(result: Backtest, titles: dict[str, str], out: Path | None, *, as_json: bool) -> None:
+    """Print the figures and write the report page."""
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(result.summary)).decode())
+    else:
+        print_table(result, Console())
+    if out:
+        page, picture = write_report(result, titles, out)
+        click.echo(f"report: {page} and {picture}", err=True)
+
+
+@cli.command()
+@click.option("--records", type=click.Path(path_type=Path), help="Rebuild every decision of this recording.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def doctor(records: Path | None, *, as_json: bool) -> None:
+    """Check this installation, and with --records that every decision follows from its record alone."""
+    checks = examine(records)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode({"checks": checks})).decode())
+    else:
+        for check in checks:
+            click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
+    if not all(check.ok for check in checks):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Run, and turn what a user can mend into one sentence on stderr and exit 2."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        fail(f"name a command; {error.ctx.command_path} --help lists them")
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "feedloom"
+        fail(f"{error.format_message().rstrip('.')}; see {path} --help")
+    except (InputError, click.ClickException) as error:
+        fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or 'the output'} could not be written")
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+
+
+def fail(sentence: str) -> None:
+    """One line on stderr, exit 2."""
+    click.echo("feedloom: " + " ".join(sentence.split()), err=True)
+    sys.exit(2)

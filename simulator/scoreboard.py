@@ -1,0 +1,150 @@
+"""What a backtest counts: hits, discounted gain and slot shares, with intervals that resample users."""
+
+import numpy as np
+from msgspec import Struct
+
+from blending.types import FloatArray
+
+RANKS_SCORED = 10  # every figure is "at 10", whatever the length of the feed
+FIRST_LIKES = 5
+BOOTSTRAPS = 1000
+WINDOWS = 40  # points of a curve in the report
+
+
+class Figures(Struct, frozen=True):
+    """What one policy reached. The bounds are the 2.5 % and 97.5 % points of a bootstrap over users.
+
+    `first_five_*` looks only at each user's first five positive events and is None where none was scored.
+    """
+
+    hit_at_10: float
+    hit_at_10_low: float
+    hit_at_10_high: float
+    ndcg_at_10: float
+    ndcg_at_10_low: float
+    ndcg_at_10_high: float
+    first_five_hit: float | None
+    first_five_hit_low: float | None
+    first_five_hit_high: float | None
+
+
+class Summary(Struct, frozen=True):
+    """The JSON document of `backtest` and `demo`."""
+
+    dataset: str
+    scored: int
+    policies: dict[str, Figures]
+    pool_share: dict[str, float]
+    seconds: float
+    feeds_per_s: float
+    digest: str
+
+
+class Timeline(Struct, frozen=True):
+    """Curves over the log: window w ends at request number `ends[w]`; NaN where nothing was scored."""
+
+    ends: list[int]
+    hit_at_10: dict[str, list[float]]
+    pool_share: dict[str, list[float]]
+
+
+class ExampleSlot(Struct, frozen=True):
+    """One slot of the last feed, for people to look at."""
+
+    item: str
+    pool: str
+
+
+class Backtest(Struct, frozen=True):
+    """All that a backtest leaves behind."""
+
+    summary: Summary
+    timeline: Timeline
+    example_user: str
+    example: list[ExampleSlot]
+
+
+class Scoreboard:
+    """Counts while a backtest runs. A request has a number from 0; only some are scored."""
+
+    def __init__(self, policies: list[str], pools: list[str], requests: int) -> None:
+        """Room for `requests` feeds of every policy."""
+        self._pools = pools
+        self._hits = {name: np.zeros(requests) for name in policies}
+        self._gains = {name: np.zeros(requests) for name in policies}
+        self._slots = np.zeros((requests, len(pools)))
+        self._users = np.zeros(requests, np.int64)
+        self._scored = np.zeros(requests, bool)
+        self._early = np.zeros(requests, bool)
+
+    def asked(self, request: int, user: int, likes_before: int, *, scored: bool) -> None:
+        """A user who has had `likes_before` positive events asks for a feed."""
+        self._users[request] = user
+        self._scored[request] = scored
+        self._early[request] = scored and likes_before < FIRST_LIKES
+
+    def found(self, request: int, policy: str, slot: int | None) -> None:
+        """The item stood in this slot of the policy's feed (0 is the first), or nowhere."""
+        if slot is not None and slot < RANKS_SCORED:
+            self._hits[policy][request] = 1.0
+            self._gains[policy][request] = 1.0 / np.log2(slot + 2)
+
+    def placed(self, request: int, slot_pools: list[int]) -> None:
+        """Feedloom gave its slots to these pools."""
+        self._slots[request] = np.bincount(slot_pools, minlength=len(self._pools))
+
+    def figures(self, seed: int) -> dict[str, Figures]:
+        """Every policy's figures. All are resampled with the same users, so they can be compared."""
+        users = int(self._users.max(initial=0)) + 1
+        columns = [self._scored, self._early]
+        for name, hits in self._hits.items():
+            columns += [hits * self._scored, self._gains[name] * self._scored, hits * self._early]
+        sums = np.stack(
+            [np.bincount(self._users, column, minlength=users) for column in columns],
+            axis=1,
+            dtype=np.float64,
+        )
+        samples = np.concatenate([sums.sum(axis=0, keepdims=True), _resampled(sums, seed)])
+        with np.errstate(invalid="ignore"):  # 0 / 0 where nobody's first five were scored
+            over = np.where(np.arange(samples.shape[1] - 2) % 3 == 2, samples[:, 1:2], samples[:, 0:1])
+            values = samples[:, 2:] / over
+        return {name: _figures(values[:, 3 * place : 3 * place + 3]) for place, name in enumerate(self._hits)}
+
+    def pool_share(self, last: float) -> dict[str, float]:
+        """Each pool's share of feedloom's slots over the last part (a fraction) of the requests."""
+        given = self._slots[int(len(self._slots) * (1 - last)) :].sum(axis=0)
+        return dict(zip(self._pools, (given / max(given.sum(), 1.0)).tolist(), strict=True))
+
+    def timeline(self) -> Timeline:
+        """The curves of the report."""
+        ends = np.unique(np.linspace(0, len(self._slots), WINDOWS + 1).astype(np.int64))[1:]
+        window = np.searchsorted(ends, np.arange(len(self._slots)), side="right")
+
+        def per_window(column: FloatArray) -> FloatArray:
+            return np.bincount(window, column, minlength=ends.size).astype(np.float64)
+
+        with np.errstate(invalid="ignore"):  # NaN where a window has nothing scored
+            scored = per_window(self._scored)
+            hits = {
+                name: (per_window(hits * self._scored) / scored).tolist() for name, hits in self._hits.items()
+            }
+            slots = per_window(self._slots.sum(axis=1))
+            share = {
+                pool: (per_window(self._slots[:, at]) / slots).tolist() for at, pool in enumerate(self._pools)
+            }
+        return Timeline(ends.tolist(), hits, share)
+
+
+def _resampled(sums: FloatArray, seed: int) -> FloatArray:
+    """Column sums of `sums` (users, columns) over BOOTSTRAPS samples of users with replacement."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    users = sums.shape[0]
+    drawn = (np.bincount(random.integers(0, users, users), minlength=users) for _ in range(BOOTSTRAPS))
+    return np.stack([times.astype(np.float64) @ sums for times in drawn])
+
+
+def _figures(values: FloatArray) -> Figures:
+    """Of (1 + BOOTSTRAPS, 3) values of hit, gain and early hit; the first row is the estimate."""
+    low, high = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
+    hit, gain, early = zip(values[0].tolist(), low.tolist(), high.tolist(), strict=True)
+    return Figures(*hit, *gain, *((None if np.isnan(value) else value) for value in early))

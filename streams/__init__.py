@@ -1,0 +1,1 @@
+"""The shell around the engine: codecs, recordings and runners. All input and output lives here."""

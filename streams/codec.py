@@ -1,0 +1,36 @@
+"""Events and decisions as JSON bytes, both ways. What cannot be read is an InputError that says why."""
+
+from typing import TypeVar
+
+import msgspec
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import Acted, Event, Organic, Request, Seen
+
+Value = Event | Decision
+T = TypeVar("T", bound=Value)
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(Request | Seen | Acted | Organic | Decision)
+
+
+def encode(value: Value) -> bytes:
+    """One JSON document, without white space; numbers survive the round trip bit for bit."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes) -> Value:
+    """Read any event or decision; its `kind` says which it is."""
+    try:
+        return _decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"not an event or decision: {error}") from error
+
+
+def decode_as(kind: type[T], data: bytes) -> T:
+    """Read one that must be of this kind."""
+    value = decode(data)
+    if not isinstance(value, kind):
+        raise InputError(f"a {type(value).__name__.lower()} stands where a {kind.__name__.lower()} belongs")
+    return value

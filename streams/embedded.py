@@ -1,0 +1,107 @@
+"""The in-memory runner: one process, one log, the same `serve` and `fold` as every other runner.
+
+A micro-batch ends with a commit: its records go to the log first, and only then are the states it changed
+kept. Where batches are cut changes no result.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import Reaction, Request, Seen
+from engine.fold import Outcome, fold
+from engine.policy import Policy
+from engine.pools import Facts, Gathered, gather
+from engine.population import Sums, fit
+from engine.serve import serve
+from engine.state import UserState
+from streams.recording import Entry, Topic
+
+NEWCOMER = UserState()
+
+
+class Log(Protocol):
+    """Where the records of a micro-batch go."""
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Keep a micro-batch, all of it or, by raising, none."""
+
+
+class EmbeddedRunner:
+    """Runs a policy over one log. `batch` is the number of inputs per commit."""
+
+    def __init__(self, policy: Policy, log: Log | None = None, batch: int = 256) -> None:
+        """Start with nobody known."""
+        self.states: dict[str, UserState] = {}
+        self.sums = Sums()
+        self._facts = Facts(policy, fit(self.sums, policy))
+        self._log = log
+        self._batch = batch
+        self._staged: dict[str, UserState] = {}
+        self._entries: list[Entry] = []
+
+    def state(self, user: str) -> UserState:
+        """A user's state as of the last input, committed or not."""
+        return self._staged.get(user) or self.states.get(user, NEWCOMER)
+
+    @property
+    def facts(self) -> Facts:
+        """What a request would see now: the policy, and the population version due at this position."""
+        policy = self._facts.policy
+        if self.sums.records // policy.population.every_records != self._facts.population.version:
+            self._facts = Facts(policy, fit(self.sums, policy, self._facts.population))
+        return self._facts
+
+    def gather(self, request: Request) -> Gathered:
+        """Ask the pools for the candidates of a request."""
+        return gather(self.state(request.user), request.slots, self.facts)
+
+    def serve(self, request: Request, gathered: Gathered, at_ms: int) -> Decision:
+        """Answer a request, and fold the decision into its user's state.
+
+        Raises InputError when this user's request id has a decision already.
+        """
+        state = self.state(request.user)
+        if request.request_id in state.ledger:
+            raise InputError(f"request {request.request_id} of user {request.user} has a decision already")
+        decision = serve(state, request, gathered, self.facts, at_ms)
+        offset = self.sums.records
+        self._stage("requests", offset, at_ms, request)
+        self._entries.append(Entry("feeds", offset, request.user, at_ms, decision))
+        self._fold(request.user, decision, at_ms)
+        return decision
+
+    def react(self, reaction: Reaction, at_ms: int) -> Outcome:
+        """Fold a reaction. Raises InputError for an action that the policy does not name."""
+        policy = self._facts.policy
+        if not isinstance(reaction, Seen) and reaction.action not in policy.actions:
+            raise InputError(
+                f"action {reaction.action!r} is not in the policy: add [actions.{reaction.action}]"
+            )
+        if (
+            policy.population.every_records > 1
+        ):  # else the version due here is outdated before anyone reads it
+            self._facts = self.facts
+        self._stage("feedback", self.sums.records, at_ms, reaction)
+        return self._fold(reaction.user, reaction, at_ms)
+
+    def commit(self) -> None:
+        """End the micro-batch."""
+        if self._log:
+            self._log.append(self._entries)
+        self.states.update(self._staged)
+        self._staged.clear()
+        self._entries.clear()
+
+    def _stage(self, topic: Topic, offset: int, at_ms: int, value: Request | Reaction) -> None:
+        if offset % self._batch == 0:
+            self.commit()
+        self._entries.append(Entry(topic, offset, value.user, at_ms, value))
+
+    def _fold(self, user: str, value: Decision | Reaction, at_ms: int) -> Outcome:
+        policy = self._facts.policy
+        folded = fold(self.state(user), value, at_ms, policy.limits)
+        self._staged[user] = folded.state
+        self.sums.absorb(folded.lessons, policy)
+        return folded.outcome
