@@ -14,9 +14,9 @@ VERDICTS = "?pd"  # of an entry that was read: p placed, d duplicate of an item 
 class PoolPart(Struct, frozen=True, kw_only=True):
     """One pool's part in a decision. `alpha`, `beta` and `rates` have an entry per action of the decision.
 
-    `items` is the prefix of the pool's list that was read, `verdicts` a letter for each; `stock` says how
-    many it offered, `filtered` how many it left out because the user had already reacted to them. `intended` is
-    how many slots utilities alone would have given it, `realised` how many it got.
+    `items` is the prefix of the pool's list that was read, `verdicts` a letter for each. `stock` says how
+    many items it offered, `filtered` how many it left out because the user had already reacted to them,
+    `intended` how many slots utilities alone would have given it, `realised` how many it got.
     """
 
     pool: str

@@ -184,11 +184,12 @@ def _svg(result: Backtest, chart: Chart) -> str:
     for colour, name in ((INK, "ink"), (MUTED, "muted"), (LINE, "line"), (PAPER, "paper")):
         text = text.replace(colour, f"var(--{name})")
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r'<g id="[^"]*">', "<g>", text)  # the same id must not stand in a page twice
+    return re.sub(r'<g id="[^"]*"', "<g", text)  # the same id must not stand in a page twice
 
 
 def _drawn(result: Backtest, charts: Sequence[Chart], form: str) -> bytes:
-    figure, file = Figure(figsize=(10, 3.6 * len(charts)), dpi=140, layout="constrained"), BytesIO()
+    figure, file = Figure((10, 3.6 * len(charts)), dpi=140, layout="constrained"), BytesIO()
+    figure.set_facecolor("none" if form == "svg" else PAPER)
     with mpl.rc_context({**DRAWING, "svg.hashsalt": charts[0].__name__}):
         for axes, chart in zip(figure.subplots(len(charts), squeeze=False).flat, charts, strict=True):
             chart(axes, result)
@@ -202,7 +203,7 @@ def _draw_shares(axes: Axes, result: Backtest) -> None:
     axes.stackplot(result.timeline.ends, shares, colors=list(colours.values()), edgecolor=PAPER)
     middles = shares[:, -1].cumsum() - shares[:, -1] / 2
     labels = [(y, f"{n} {last_fifth[n]:.1%}", colours[n]) for y, n in zip(middles, colours, strict=True)]
-    _finish(axes, result, "Who fills feedloom's slots (in figures: in the last fifth of the log)", labels)
+    _finish(axes, result, "Who fills feedloom's slots (numbers: the last fifth of the log)", labels)
 
 
 def _draw_hits(axes: Axes, result: Backtest) -> None:
@@ -220,20 +221,19 @@ def _draw_hits(axes: Axes, result: Backtest) -> None:
 
 
 def _finish(axes: Axes, result: Backtest, title: str, labels: list[tuple[float, str, str]]) -> None:
-    """Title, axes and each curve's name at its right end, `labels` being (height, name, colour)."""
+    """Title, axes and each curve's name at its right end; `labels` are (height, name, colour)."""
     ends = result.timeline.ends
-    axes.set_title(title, loc="left", weight="bold")
+    axes.set_title(title, loc="left", weight="bold", pad=10)
     axes.set_xlabel("feeds, in the order of the log", color=MUTED)
-    axes.set_xlim(ends[0], max(ends[-1], ends[0] + 1))
-    axes.margins(y=0)
-    axes.set_ylim(bottom=0)
+    axes.margins(y=0.02)
+    axes.set(xlim=(ends[0], max(ends[-1], ends[0] + 1)), ylim=(0, None), facecolor="none")
     axes.spines[:].set_visible(False)
     axes.grid(axis="y", color=LINE)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, colors=MUTED)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     beside, labels = axes.get_yaxis_transform(), sorted(label for label in labels if isfinite(label[0]))
     heights = _spread([height for height, _, _ in labels], LABEL_GAP * axes.get_ylim()[1])
     for height, (_, name, colour) in zip(heights, labels, strict=True):

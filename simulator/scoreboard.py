@@ -145,6 +145,13 @@ def _resampled(sums: FloatArray, seed: int) -> FloatArray:
 
 def _figures(values: FloatArray) -> Figures:
     """Of (1 + BOOTSTRAPS, 3) values of hit, gain and early hit; the first row is the estimate."""
-    low, high = np.nanquantile(values[1:], (0.025, 0.975), axis=0)
-    hit, gain, early = zip(values[0].tolist(), low.tolist(), high.tolist(), strict=True)
-    return Figures(*hit, *gain, *((None if np.isnan(value) else value) for value in early))
+    hit, gain, early = (_with_interval(column) for column in values.T)
+    return Figures(*hit, *gain, *(None if np.isnan(value) else value for value in early))
+
+
+def _with_interval(values: FloatArray) -> tuple[float, float, float]:
+    """The estimate and its interval, of the samples that have something to count (the others are NaN)."""
+    if np.isnan(values[0]):
+        return np.nan, np.nan, np.nan
+    low, high = np.nanquantile(values[1:], (0.025, 0.975)).tolist()
+    return float(values[0]), low, high

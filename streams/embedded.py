@@ -95,7 +95,7 @@ class EmbeddedRunner:
         self._entries.clear()
 
     def _stage(self, topic: Topic, offset: int, at_ms: int, value: Request | Reaction) -> None:
-        if offset % self._batch == 0:
+        if offset and offset % self._batch == 0:
             self.commit()
         self._entries.append(Entry(topic, offset, value.user, at_ms, value))
 

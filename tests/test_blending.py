@@ -1,0 +1,570 @@
+"""The bandit on opaque arms: bits, Beta draws, posteriors, and who gets which slot.
+
+Statistical tests are seeded, so they pass always or never; what a test says of its false alarms is the chance
+that a right program meets an unlucky seed. Together they stay below 5e-6.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import gammainc, gammaln
+
+from blending.blend import Lists, blend, lists_of
+from blending.kernels import (
+    DUPLICATE,
+    PLACED,
+    UNREAD,
+    allocate,
+    draw_rates,
+    log_gamma_variate,
+    tie_breaks,
+    utilities_of,
+)
+from blending.posterior import Beta, capped, updated
+from blending.randomness import bits_at, key_of, stream, uniform_at
+
+ROOT = Path(__file__).parent.parent
+SEED = 20161111
+FALSE_ALARM = 1e-7  # of each statistical test below
+
+WORD = 2**64
+GAMMA, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+words = st.integers(0, WORD - 1)
+names = st.lists(st.text("12:a", max_size=6), max_size=4)
+shapes = st.floats(0.05, 500.0)
+keys = words.map(np.uint64)
+
+
+# Randomness
+
+
+def splitmix64(key: int, counter: int) -> int:
+    """Output number `counter` of SplitMix64 with the seed `key`, in plain integers."""
+    mixed = (key + (counter + 1) * GAMMA) % WORD
+    mixed = (mixed ^ mixed >> 30) * MIX_1 % WORD
+    mixed = (mixed ^ mixed >> 27) * MIX_2 % WORD
+    return mixed ^ mixed >> 31
+
+
+def key_giving(bits: int) -> np.uint64:
+    """The key whose first output is `bits`: the mix, walked backwards."""
+    mixed = unshifted(bits, 31) * pow(MIX_2, -1, WORD) % WORD
+    mixed = unshifted(mixed, 27) * pow(MIX_1, -1, WORD) % WORD
+    return np.uint64((unshifted(mixed, 30) - GAMMA) % WORD)
+
+
+def unshifted(mixed: int, by: int) -> int:
+    """The x of which x ^ (x >> by) is `mixed`."""
+    x = mixed
+    for _ in range(64 // by):
+        x = mixed ^ x >> by
+    return x
+
+
+def test_the_oracle_gives_the_published_outputs_of_splitmix64() -> None:
+    """The first outputs for the seed 1234567, as printed with the reference code in many places."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [splitmix64(1234567, counter) for counter in range(4)] == published
+
+
+@given(words, words)
+@example(0, 0)
+@example(WORD - 1, WORD - 1)
+def test_bits_are_those_of_splitmix64(key: int, counter: int) -> None:
+    assert int(bits_at(np.uint64(key), np.uint64(counter))) == splitmix64(key, counter)
+
+
+@given(st.tuples(st.integers(-20, 20), names), st.tuples(st.integers(-20, 20), names))
+@example((0, ["ab", "c"]), (0, ["a", "bc"]))
+@example((0, ["a", ""]), (0, ["a"]))
+@example((0, ["1:a"]), (0, ["", "a"]))
+@example((1, ["a20:1234567", "0123456789"]), (11, ["a", "123456710:0123456789"]))
+def test_seeds_and_names_that_differ_give_keys_that_differ(
+    one: tuple[int, list[str]], other: tuple[int, list[str]]
+) -> None:
+    """Of 64-bit keys that only chance makes equal, 100 pairs hold an equal one once in 1e17 runs."""
+    assert (key_of(one[0], *one[1]) == key_of(other[0], *other[1])) == (one == other)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2**11, 2**63, WORD - 2**12, WORD - 2**11, WORD - 1])
+def test_a_uniform_number_lies_strictly_between_0_and_1_whatever_the_bits(bits: int) -> None:
+    key = key_giving(bits)
+    assert int(bits_at(key, np.uint64(0))) == bits
+    assert 0.0 < uniform_at(key, np.uint64(0)) < 1.0
+
+
+@given(words, words)
+def test_a_uniform_number_is_its_bits_as_a_fraction(key: int, counter: int) -> None:
+    exact = Fraction(splitmix64(key, counter), WORD)
+    found = uniform_at(np.uint64(key), np.uint64(counter))
+    assert abs(Fraction(found) - exact) <= Fraction(1, 2**52)
+
+
+def test_uniform_numbers_are_uniform_along_counters_and_across_keys() -> None:
+    """Two Kolmogorov-Smirnov tests at 1e-7."""
+    key = key_of(SEED)
+    along = [uniform_at(key, np.uint64(counter)) for counter in range(50_000)]
+    across = [uniform_at(key_of(SEED, "user", str(number)), np.uint64(0)) for number in range(50_000)]
+    assert stats.kstest(along, "uniform").pvalue > FALSE_ALARM, f"seed {SEED}"
+    assert stats.kstest(across, "uniform").pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+@given(st.integers(0, 2000), st.integers(0, 2000))
+def test_streams_lie_2_to_the_32_counters_apart(one: int, other: int) -> None:
+    assert int(stream(one)) - int(stream(other)) == (one - other) * 2**32
+
+
+# Draws
+
+
+def plain_log_gamma(shape: float, key: np.uint64, counter: int) -> tuple[float, int]:
+    """Marsaglia and Tsang's method once more: G(shape) = G(shape + 1) U^(1/shape), then squeeze a normal cubed."""
+
+    def uniform() -> float:
+        nonlocal counter
+        counter += 1
+        return uniform_at(key, np.uint64(counter - 1))
+
+    if shape < 1.0:
+        boost = math.log(uniform()) / shape
+        log_variate, counter = plain_log_gamma(shape + 1.0, key, counter)
+        return log_variate + boost, counter
+    d = shape - 1.0 / 3.0
+    while True:
+        normal = math.sqrt(-2.0 * math.log(uniform())) * math.cos(2.0 * math.pi * uniform())
+        v = (1.0 + normal / math.sqrt(9.0 * d)) ** 3
+        accepted = uniform()
+        if v > 0.0 and math.log(accepted) < normal**2 / 2.0 + d * (1.0 - v + math.log(v)):
+            return math.log(d * v), counter
+
+
+@given(st.floats(1e-3, 1e4), keys, st.integers(0, 2**40))
+def test_a_gamma_variate_equals_the_plain_one(shape: float, key: np.uint64, counter: int) -> None:
+    found, after = log_gamma_variate(shape, key, np.uint64(counter))
+    expected, expected_after = plain_log_gamma(shape, key, counter)
+    assert int(after) == expected_after
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def log_gamma_cdf(log_x: np.ndarray, shape: float) -> np.ndarray:
+    """P(log G <= log_x). Far left, where x itself underflows, the density is x^(shape - 1) / Gamma(shape)."""
+    far_left = log_x < -40.0  # there the next term of the series is below 1e-17
+    series = np.exp(shape * np.minimum(log_x, 0.0) - gammaln(shape + 1.0))
+    return np.where(far_left, series, gammainc(shape, np.exp(np.maximum(log_x, -40.0))))
+
+
+@pytest.mark.parametrize("shape", [1e-3, 0.3, 1.0, 2.5, 50.0, 2000.0])
+def test_log_gamma_variates_have_their_distribution(shape: float) -> None:
+    """Kolmogorov-Smirnov at 1e-7 each: six tests."""
+    key = key_of(SEED, "gamma", str(shape))
+    starts = [np.uint64(stream(number)) for number in range(50_000)]
+    found = np.array([log_gamma_variate(shape, key, start)[0] for start in starts])
+    assert stats.kstest(found, lambda x: log_gamma_cdf(x, shape)).pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta"),
+    [(0.5, 3.0), (1.0, 1.0), (2.5, 7.0), (50.0, 500.0), (1.0, 19.0), (1e-2, 1.0), (3.0, 0.5), (40.0, 2.0)],
+)
+def test_rates_have_the_beta_distribution_of_their_arm(alpha: float, beta: float) -> None:
+    """Kolmogorov-Smirnov at 1e-7 each: eight tests. Half the draws come from one key, half from many."""
+    cells = (250, 200)
+    wide = draw_rates(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"))
+    one = (np.full((5, 5), alpha), np.full((5, 5), beta))
+    many = [draw_rates(*one, key_of(SEED, "many", str(number))) for number in range(2000)]
+    drawn = np.concatenate([wide.ravel(), np.ravel(many)])
+    assert stats.kstest(drawn, stats.beta(alpha, beta).cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+def test_the_draws_of_neighbouring_arms_are_uncorrelated() -> None:
+    """The correlation of n independent pairs is normal with variance 1 / n: beyond 5.5 sd once in 2.6e7."""
+    rates = draw_rates(np.ones((100_000, 2)), np.ones((100_000, 2)), key_of(SEED, "pairs"))
+    within = np.corrcoef(rates[:, 0], rates[:, 1])[0, 1]
+    between = np.corrcoef(rates[:-1, 1], rates[1:, 0])[0, 1]
+    assert abs(within) < 5.5 / math.sqrt(100_000), f"seed {SEED}"
+    assert abs(between) < 5.5 / math.sqrt(99_999), f"seed {SEED}"
+
+
+@st.composite
+def posteriors(draw: st.DrawFn, pools_max: int = 5, actions_max: int = 4) -> Beta:
+    """Any posterior of a few pools and actions."""
+    size = (draw(st.integers(1, pools_max)), draw(st.integers(1, actions_max)))
+    column = st.lists(shapes, min_size=size[0] * size[1], max_size=size[0] * size[1])
+    return Beta(np.reshape(draw(column), size), np.reshape(draw(column), size))
+
+
+@given(posteriors(), keys, st.data())
+def test_another_arms_posterior_never_moves_a_draw(posterior: Beta, key: np.uint64, data: st.DataObject) -> None:
+    before = draw_rates(*posterior, key)
+    pool, action = (data.draw(st.integers(0, size - 1)) for size in before.shape)
+    alpha, beta = posterior.alpha.copy(), posterior.beta.copy()
+    alpha[pool, action] += data.draw(shapes)
+    beta[pool, action] += data.draw(shapes)
+    after = draw_rates(alpha, beta, key)
+    others = np.ones(before.shape, bool)
+    others[pool, action] = False
+    assert np.array_equal(before[others], after[others])
+    assert before[pool, action] != after[pool, action]
+
+
+@given(posteriors(), keys, keys)
+def test_draws_are_a_function_of_the_key(posterior: Beta, key: np.uint64, other: np.uint64) -> None:
+    rates = draw_rates(*posterior, key)
+    between = draw_rates(*posterior, other)
+    assert np.array_equal(rates, draw_rates(*posterior, key))
+    assert np.array_equal(rates, between) == (key == other)
+
+
+# Posteriors
+
+
+@st.composite
+def evidence(draw: st.DrawFn) -> tuple[Beta, np.ndarray, np.ndarray]:
+    """A prior of quarters, which floats hold exactly, with whole S <= E."""
+    cells = draw(st.integers(1, 6))
+    quarters = st.lists(st.integers(1, 4000), min_size=cells, max_size=cells)
+    views = draw(st.lists(st.integers(0, 10**6), min_size=cells, max_size=cells))
+    followed = [draw(st.integers(0, count)) for count in views]
+    prior = Beta(np.array([draw(quarters)]) / 4.0, np.array([draw(quarters)]) / 4.0)
+    return prior, np.array([followed], float), np.array([views], float)
+
+
+@given(evidence())
+def test_the_update_adds_successes_to_alpha_and_failures_to_beta_exactly(
+    given_: tuple[Beta, np.ndarray, np.ndarray],
+) -> None:
+    prior, S, E = given_
+    posterior = updated(prior, S, E)
+    for at in np.ndindex(S.shape):
+        assert Fraction(posterior.alpha[at]) == Fraction(prior.alpha[at]) + int(S[at])
+        assert Fraction(posterior.beta[at]) == Fraction(prior.beta[at]) + int(E[at]) - int(S[at])
+
+
+@given(evidence(), st.floats(1e-3, 1e4))
+def test_a_capped_prior_keeps_its_mean_and_is_never_stronger_than_the_cap_or_itself(
+    given_: tuple[Beta, np.ndarray, np.ndarray], strength_max: float
+) -> None:
+    posterior = updated(*given_)
+    prior = capped(posterior, strength_max)
+    strength = prior.alpha + prior.beta
+    assert prior.mean == pytest.approx(posterior.mean, rel=1e-12)
+    assert strength == pytest.approx(np.minimum(posterior.alpha + posterior.beta, strength_max), rel=1e-12)
+
+
+@given(evidence(), st.floats(1e-3, 1e4))
+def test_after_n_views_the_prior_has_the_share_s_of_s_plus_n_in_the_mean(
+    given_: tuple[Beta, np.ndarray, np.ndarray], strength_max: float
+) -> None:
+    learned, S, n = given_
+    prior = capped(learned, strength_max)
+    s = np.minimum(learned.alpha + learned.beta, strength_max)
+    share = s / (s + n)
+    own = np.divide(S, n, out=np.zeros_like(S), where=n > 0)
+    expected = share * learned.mean + (1.0 - share) * own
+    assert updated(prior, S, n).mean == pytest.approx(expected, rel=1e-9)
+
+
+# Giving out slots
+
+
+class Offer(NamedTuple):
+    """What `allocate` is given."""
+
+    utilities: np.ndarray
+    ties: np.ndarray
+    lists: Lists
+    slots: int
+
+    @property
+    def rankings(self) -> list[list[int]]:
+        """The lists without their padding."""
+        return [row[:size].tolist() for row, size in zip(*self.lists, strict=True)]
+
+    @property
+    def feed(self) -> list[int]:
+        """The items that `allocate` puts into the slots."""
+        slot_pools, slot_ranks, _ = self.allocated()
+        return self.lists.items[slot_pools, slot_ranks].tolist()
+
+    def allocated(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What `allocate` makes of it."""
+        return allocate(self.utilities, self.ties, self.lists.items, self.lists.stock, self.slots)
+
+
+@st.composite
+def offers(draw: st.DrawFn, *, tied: bool = True) -> Offer:
+    """Short lists over few items, so that pools run empty, share items and tie. The padding is an item, too."""
+    pools = draw(st.integers(1, 5))
+    ranking = st.lists(st.integers(0, 14), unique=True, max_size=9)
+    rankings = draw(st.lists(ranking, min_size=pools, max_size=pools))
+    stock = np.array([len(entries) for entries in rankings], np.int64)
+    items = np.full((pools, max(map(len, rankings)) + draw(st.integers(0, 2))), 7, np.int32)
+    for row, entries in zip(items, rankings, strict=True):
+        row[: len(entries)] = entries
+    utility = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.25]) if tied else st.floats(-10.0, 10.0)
+    utilities = draw(st.lists(utility, min_size=pools, max_size=pools, unique=not tied))
+    ties = draw(st.permutations(range(pools)))
+    slots = draw(st.integers(1, 20))
+    return Offer(np.array(utilities), np.array(ties, np.int64), Lists(items, stock), slots)
+
+
+def plain_allocation(offer: Offer) -> tuple[list[tuple[int, int]], list[str]]:
+    """Walk the pools from the best to the worst, each to its end, until the feed is full.
+
+    Utilities stand still during a feed, so the best pool that has an item left is the same until it has none.
+    """
+    by_rank = sorted(range(len(offer.rankings)), key=lambda p: (offer.utilities[p], offer.ties[p]), reverse=True)
+    slots: list[tuple[int, int]] = []
+    shown: set[int] = set()
+    verdicts = ["" for _ in offer.rankings]
+    for pool in by_rank:
+        for rank, item in enumerate(offer.rankings[pool]):
+            if len(slots) < offer.slots:
+                verdicts[pool] += "d" if item in shown else "p"
+                if item not in shown:
+                    slots.append((pool, rank))
+                    shown.add(item)
+    return slots, verdicts
+
+
+def letters(verdicts: np.ndarray) -> list[str]:
+    """Verdicts as words of p and d; anything after the first unread entry would show as a dot."""
+    return ["".join(".pd"[verdict] for verdict in row).rstrip(".") for row in verdicts.tolist()]
+
+
+@given(offers())
+def test_allocation_equals_the_plain_walk(offer: Offer) -> None:
+    assert (UNREAD, PLACED, DUPLICATE) == (0, 1, 2)
+    slot_pools, slot_ranks, verdicts = offer.allocated()
+    slots, expected_verdicts = plain_allocation(offer)
+    assert list(zip(slot_pools.tolist(), slot_ranks.tolist(), strict=True)) == slots
+    assert letters(verdicts) == expected_verdicts
+
+
+def test_a_drawing_of_one_allocation() -> None:
+    """Utilities 0.1, 0.3, 0.2 and five slots.
+
+        pool 0   1 2 3 4          not read beyond the last slot
+        pool 1   5 1              best: both placed
+        pool 2   1 6 5 7          second: 1 and 5 stand in the feed already
+        feed     5 1 6 7 2        2 comes from pool 0, after its duplicate 1
+    """
+    lists = lists_of([np.array(row, np.int32) for row in ([1, 2, 3, 4], [5, 1], [1, 6, 5, 7])])
+    offer = Offer(np.array([0.1, 0.3, 0.2]), np.arange(3), lists, 5)
+    assert offer.feed == [5, 1, 6, 7, 2]
+    assert letters(offer.allocated()[2]) == ["dp", "pp", "dpdp"]
+
+
+@given(offers())
+def test_a_feed_holds_every_item_once_and_as_many_as_there_are(offer: Offer) -> None:
+    distinct = set().union(*offer.rankings)
+    assert len(offer.feed) == min(offer.slots, len(distinct))
+    assert len(set(offer.feed)) == len(offer.feed)
+    assert set(offer.feed) <= distinct
+
+
+@given(offers())
+def test_within_a_feed_every_pool_keeps_its_own_order(offer: Offer) -> None:
+    slot_pools, slot_ranks, _ = offer.allocated()
+    for pool in range(len(offer.rankings)):
+        ranks = slot_ranks[slot_pools == pool]
+        assert np.all(np.diff(ranks) > 0)
+
+
+@given(offers())
+def test_a_longer_feed_begins_with_the_shorter_one(offer: Offer) -> None:
+    longer = offer._replace(slots=offer.slots + 1)
+    assert longer.feed[: offer.slots] == offer.feed
+
+
+@given(offers())
+def test_as_many_candidates_as_slots_are_as_good_as_all(offer: Offer) -> None:
+    """Everything read of a list stands in the feed, so nothing is read past as many entries as slots."""
+    items, stock = offer.lists
+    shorter = offer._replace(lists=Lists(items[:, : offer.slots], np.minimum(stock, offer.slots)))
+    assert shorter.feed == offer.feed
+
+
+@given(offers())
+def test_verdicts_account_for_every_slot_and_every_entry_that_was_read(offer: Offer) -> None:
+    slot_pools, slot_ranks, verdicts = offer.allocated()
+    assert np.count_nonzero(verdicts == PLACED) == slot_pools.size
+    shown: list[int] = offer.feed
+    for pool, ranking in enumerate(offer.rankings):
+        row = verdicts[pool]
+        read = np.count_nonzero(row)
+        assert np.all(row[:read] != UNREAD)
+        assert read <= len(ranking)
+        assert np.flatnonzero(row == PLACED).tolist() == slot_ranks[slot_pools == pool].tolist()
+        elsewhere = {item for item, by in zip(shown, slot_pools, strict=True) if by != pool}
+        assert {ranking[rank] for rank in np.flatnonzero(row == DUPLICATE)} <= elsewhere
+
+
+@given(offers(tied=False), st.data())
+def test_exchanging_pools_exchanges_the_result(offer: Offer, data: st.DataObject) -> None:
+    order = np.array(data.draw(st.permutations(range(offer.utilities.size))))
+    items, stock = offer.lists
+    other = Offer(offer.utilities[order], offer.ties, Lists(items[order], stock[order]), offer.slots)
+    slot_pools, slot_ranks, verdicts = offer.allocated()
+    moved_pools, moved_ranks, moved_verdicts = other.allocated()
+    assert order[moved_pools].tolist() == slot_pools.tolist()
+    assert moved_ranks.tolist() == slot_ranks.tolist()
+    assert moved_verdicts.tolist() == verdicts[order].tolist()
+
+
+@given(keys, st.integers(1, 32), st.integers(0, 1024))
+def test_tie_breaks_come_from_streams_that_no_draw_uses(key: np.uint64, pools: int, used: int) -> None:
+    expected = [splitmix64(int(key), (used + pool) * 2**32) >> 1 for pool in range(pools)]
+    assert tie_breaks(pools, used, key).tolist() == expected
+
+
+# The whole blend
+
+
+def disjoint(pools: int, length: int) -> Lists:
+    """Lists without a common item."""
+    return lists_of([np.arange(pool * length, (pool + 1) * length, dtype=np.int32) for pool in range(pools)])
+
+
+def first_slots(posterior: Beta, rewards: list[float], purpose: str, blends: int) -> np.ndarray:
+    """How often each pool got the first slot, over many keys."""
+    lists = disjoint(len(posterior.alpha), 1)
+    weights = np.array(rewards)
+    pools = [
+        blend(posterior, weights, lists, 1, key_of(SEED, purpose, str(number))).slot_pools[0]
+        for number in range(blends)
+    ]
+    return np.bincount(pools, minlength=len(posterior.alpha))
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), st.lists(shapes, min_size=3, max_size=3), keys
+)
+def test_utilities_are_added_in_the_order_of_the_actions(
+    rewards: list[float], alpha: list[float], key: np.uint64
+) -> None:
+    rates = draw_rates(np.array([alpha]), np.ones((1, 3)), key)
+    one, two, three = (rate * reward for rate, reward in zip(rates[0].tolist(), rewards, strict=True))
+    assert utilities_of(rates, np.array(rewards)).tolist() == [one + two + three]
+
+
+def test_the_order_of_addition_shows_in_the_last_bit() -> None:
+    rates, rewards = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]), np.ones(3)
+    assert utilities_of(rates, rewards).tolist() == [0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1]
+    assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
+
+
+@given(posteriors(), keys, st.integers(1, 12), st.data())
+def test_a_blend_is_its_draws_its_utilities_and_its_allocation(
+    posterior: Beta, key: np.uint64, slots: int, data: st.DataObject
+) -> None:
+    pools, actions = posterior.alpha.shape
+    rewards = np.array(data.draw(st.lists(st.floats(-5.0, 5.0), min_size=actions, max_size=actions)))
+    lists = disjoint(pools, 4)
+    made = blend(posterior, rewards, lists, slots, key)
+    rates = draw_rates(*posterior, key)
+    utilities = utilities_of(rates, rewards)
+    ties = tie_breaks(pools, pools * actions, key)
+    by_plain, _ = plain_allocation(Offer(utilities, ties, lists, slots))
+    assert np.array_equal(made.rates, rates)
+    assert list(zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)) == by_plain
+    assert made.intended.sum() == slots
+    assert made.intended[by_plain[0][0]] == slots
+
+
+@given(posteriors(), keys, st.integers(1, 12))
+def test_one_draw_serves_feeds_of_every_length(posterior: Beta, key: np.uint64, slots: int) -> None:
+    rewards, lists = np.ones(posterior.alpha.shape[1]), disjoint(len(posterior.alpha), 3)
+    shorter = blend(posterior, rewards, lists, slots, key)
+    longer = blend(posterior, rewards, lists, slots + 1, key)
+    assert np.array_equal(longer.rates, shorter.rates)
+    assert longer.slot_pools[:slots].tolist() == shorter.slot_pools.tolist()
+    assert longer.slot_ranks[:slots].tolist() == shorter.slot_ranks.tolist()
+
+
+@given(posteriors(), keys)
+def test_a_feed_is_full_even_when_every_utility_is_negative(posterior: Beta, key: np.uint64) -> None:
+    pools, actions = posterior.alpha.shape
+    made = blend(posterior, np.full(actions, -74.0), disjoint(pools, 3), 3 * pools, key)
+    assert made.slot_pools.size == 3 * pools
+
+
+def test_pools_with_nothing_to_offer_leave_the_feed_empty_and_the_blend_whole() -> None:
+    empty = lists_of([np.zeros(0, np.int32)] * 2)
+    made = blend(Beta(np.ones((2, 1)), np.ones((2, 1))), np.ones(1), empty, 5, key_of(SEED))
+    assert made.slot_pools.tolist() == []
+    assert made.verdicts.shape == (2, 0)
+
+
+def test_arms_without_evidence_share_the_first_slot_equally() -> None:
+    """Chi-squared with 3 degrees of freedom at 1e-7."""
+    newcomers = Beta(np.full((4, 2), 1.0), np.full((4, 2), 19.0))
+    counts = first_slots(newcomers, [1.0, -2.0], "equal arms", 20_000)
+    assert stats.chisquare(counts).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
+
+
+def test_pools_that_tie_share_the_first_slot_equally() -> None:
+    """A reward of 0 makes every utility 0. Chi-squared with 3 degrees of freedom at 1e-7."""
+    unequal = Beta(np.array([[1.0], [5.0], [20.0], [80.0]]), np.full((4, 1), 3.0))
+    counts = first_slots(unequal, [0.0], "ties", 20_000)
+    assert stats.chisquare(counts).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
+
+
+def test_a_pool_comes_first_as_often_as_it_is_the_best() -> None:
+    """Thompson sampling is probability matching: the share of pool p is the integral of f_p times all other F_q.
+
+    Chi-squared with 2 degrees of freedom at 1e-7; Gauss-Legendre on 400 nodes gives the shares to 1e-12.
+    """
+    alpha, beta = np.array([3.0, 2.0, 10.0]), np.array([7.0, 8.0, 40.0])
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    x = (nodes + 1.0) / 2.0
+    density = stats.beta.pdf(x[:, None], alpha, beta)
+    below = stats.beta.cdf(x[:, None], alpha, beta)
+    shares = np.array(
+        [np.sum(weights / 2.0 * density[:, p] * np.delete(below, p, 1).prod(1)) for p in range(3)]
+    )
+    assert shares.sum() == pytest.approx(1.0, abs=1e-9)
+    counts = first_slots(Beta(alpha[:, None], beta[:, None]), [1.0], "matching", 20_000)
+    pvalue = stats.chisquare(counts, shares / shares.sum() * counts.sum()).pvalue
+    assert pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
+
+
+def test_a_blend_refuses_parameters_that_its_sampler_would_never_finish() -> None:
+    """In another process, so that a sampler without an end is a failure and not a wait."""
+    program = """
+import json, numpy as np
+from blending.blend import blend, lists_of
+from blending.posterior import Beta
+lists = lists_of([np.arange(3, dtype=np.int32), np.arange(3, 6, dtype=np.int32)])
+for bad in (np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0):
+    for parameter in (0, 1):
+        for pool in (0, 1):
+            posterior = Beta(np.ones((2, 2)), np.ones((2, 2)))
+            posterior[parameter][pool, 1] = bad
+            try:
+                blend(posterior, np.ones(2), lists, 3, np.uint64(1))
+                answer = "a blend"
+            except ValueError as error:
+                answer = str(error)
+            print(json.dumps([repr(bad), parameter, pool, answer]), flush=True)
+"""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, timeout=60, capture_output=True, text=True, check=True
+        )
+    except subprocess.TimeoutExpired as error:
+        pytest.fail(f"a blend did not end; the last answer was {(error.stdout or b'none').splitlines()[-1:]}")
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 6 * 2 * 2
+    assert [a for a in answers if a[3] != "a Beta posterior needs finite parameters above 0"] == []

@@ -1,0 +1,196 @@
+"""The in-memory runner: where batches are cut changes nothing, and nothing is half-applied."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.decision import difference
+from engine.errors import InputError
+from engine.events import Acted, Organic, Request, Seen
+from engine.fold import fold
+from engine.policy import Policy, PopulationPolicy
+from engine.population import Sums, fit
+from engine.state import Tally, UserState
+from streams.embedded import EmbeddedRunner
+from streams.recording import Entry
+
+Row = tuple[int, int, bool]  # user, item, whether it asks for a feed first
+
+
+class MemoryLog:
+    """Keeps every batch it is given; fails at the batch numbered `fails_at`, keeping none of it."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.batches: list[list[Entry]] = []
+        self._fails_at = fails_at
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        if len(self.batches) == self._fails_at:
+            raise OSError("disk full")
+        self.batches.append(list(entries))
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for batch in self.batches for entry in batch]
+
+
+def step(runner: EmbeddedRunner, number: int, row: Row, slots: int = 3) -> None:
+    """One interaction: perhaps a feed that is seen whole, and the user's choice."""
+    user, item = f"u{row[0]}", f"i{row[1]}"
+    organic = Organic(event_id=f"{number}", user=user, item=item, action="like")
+    if not row[2]:
+        runner.react(organic, number)
+        return
+    request = Request(request_id=f"r{number}", user=user, slots=slots)
+    decision = runner.serve(request, runner.gather(request), number)
+    for slot, shown in enumerate(decision.slot_items):
+        seen = Seen(event_id=f"{number}-{slot}", user=user, request_id=f"r{number}", slot=slot, item=shown)
+        runner.react(seen, number)
+    if item in decision.slot_items:
+        slot = decision.slot_items.index(item)
+        runner.react(
+            Acted(
+                event_id=f"{number}", user=user, request_id=f"r{number}", slot=slot, item=item, action="like"
+            ),
+            number,
+        )
+    else:
+        runner.react(organic, number)
+
+
+def replay(rows: list[Row], policy: Policy, batch: int) -> tuple[EmbeddedRunner, MemoryLog]:
+    """Run all rows and commit."""
+    log = MemoryLog()
+    runner = EmbeddedRunner(policy, log, batch)
+    for number, row in enumerate(rows):
+        step(runner, number, row)
+    runner.commit()
+    return runner, log
+
+
+rows_of = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12), st.booleans()), max_size=40)
+
+
+@settings(max_examples=40)
+@given(rows_of, st.integers(1, 9), st.sampled_from([1, 2, 5, 64]))
+def test_where_micro_batches_are_cut_changes_no_decision_and_no_state(
+    rows: list[Row], every: int, batch: int
+) -> None:
+    policy = Policy(population=PopulationPolicy(every_records=every))
+    whole, whole_log = replay(rows, policy, 10_000)
+    cut, cut_log = replay(rows, policy, batch)
+    assert cut_log.entries == whole_log.entries
+    assert cut.states == whole.states
+    assert cut.sums.arms == whole.sums.arms
+
+
+@settings(max_examples=40)
+@given(rows_of, st.integers(1, 9))
+def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_boundary(
+    rows: list[Row], every: int
+) -> None:
+    policy = Policy(population=PopulationPolicy(every_records=every))
+    runner, log = replay(rows, policy, 1)
+    # A second sum over the same log, fitted from nothing at every boundary, says what each version holds.
+    states: dict[str, UserState] = {}
+    sums = Sums()
+    versions = [fit(sums, policy)]
+    for entry in log.entries:
+        if entry.topic == "requests":
+            continue  # its record of the log is counted with its decision
+        if entry.topic == "feeds":
+            decision = entry.value
+            prior = versions[decision.population_version].prior
+            own = states.get(entry.key, UserState()).evidence
+            for place, part in enumerate(decision.pools):
+                tally = own.get(part.pool, {}).get("like", Tally())
+                assert part.alpha == [prior.alpha[place, 0] + tally.successes]
+            assert decision.population_version == entry.offset // every
+        folded = fold(states.get(entry.key, UserState()), entry.value, entry.at_ms, policy.limits)
+        states[entry.key] = folded.state
+        sums.absorb(folded.lessons, policy)
+        if sums.records % every == 0:
+            versions.append(fit(sums, policy))
+    assert states == runner.states
+
+
+@settings(max_examples=40)
+@given(rows_of)
+def test_every_decision_is_rebuilt_from_its_record(rows: list[Row]) -> None:
+    _, log = replay(rows, Policy(), 7)
+    made = [entry.value for entry in log.entries if entry.topic == "feeds"]
+    assert [difference(decision) for decision in made] == [None] * len(made)
+
+
+def test_states_are_kept_only_after_the_log_has_taken_the_batch() -> None:
+    runner = EmbeddedRunner(Policy(), MemoryLog(fails_at=1), 2)
+    for number in range(2):
+        runner.react(Organic(event_id=f"{number}", user="u", item="i", action="like"), number)
+    runner.react(Organic(event_id="2", user="v", item="i", action="like"), 2)  # commits the first two
+    kept = dict(runner.states)
+    with pytest.raises(OSError, match="disk full"):
+        runner.commit()
+    assert runner.states == kept
+    assert "v" not in runner.states
+
+
+def test_a_request_id_is_answered_once_per_user() -> None:
+    runner = EmbeddedRunner(Policy())
+    request = Request(request_id="r", user="u", slots=3)
+    runner.serve(request, runner.gather(request), 0)
+    with pytest.raises(InputError, match="has a decision already"):
+        runner.serve(request, runner.gather(request), 1)
+    other = Request(request_id="r", user="v", slots=3)
+    assert runner.serve(other, runner.gather(other), 1).request.user == "v"
+
+
+def test_an_action_that_the_policy_does_not_name_is_refused_before_anything_counts() -> None:
+    log = MemoryLog()
+    runner = EmbeddedRunner(Policy(), log)
+    with pytest.raises(InputError, match=r"add \[actions.purchase\]"):
+        runner.react(Organic(event_id="1", user="u", item="i", action="purchase"), 0)
+    runner.commit()
+    assert (log.entries, runner.states, runner.sums.records) == ([], {}, 0)
+
+
+def test_more_slots_than_the_policy_allows_are_refused_before_anything_counts() -> None:
+    log = MemoryLog()
+    runner = EmbeddedRunner(Policy(), log)
+    request = Request(request_id="r", user="u", slots=101)
+    with pytest.raises(ValueError, match="at most 100 slots"):
+        runner.serve(request, runner.gather(request), 0)
+    runner.commit()
+    assert (log.entries, runner.states, runner.sums.records) == ([], {}, 0)
+
+
+def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None:
+    rows = [(user, item, True) for item in range(6) for user in range(4)]
+    runner, _ = replay(rows, Policy(), 256)
+    request = Request(request_id="new", user="nobody", slots=3)
+    decision = runner.serve(request, runner.gather(request), 1000)
+    prior = runner.facts.population.prior
+    assert [part.alpha for part in decision.pools] == prior.alpha.tolist()
+    assert [part.beta for part in decision.pools] == prior.beta.tolist()
+    pool = decision.pools[decision.slot_pools[0]].pool
+    place = decision.slot_pools[0]
+    seen = Seen(event_id="s", user="nobody", request_id="new", slot=0, item=decision.slot_items[0])
+    runner.react(seen, 1001)
+    after = Request(request_id="new2", user="nobody", slots=3)
+    part = runner.serve(after, runner.gather(after), 1002).pools[place]
+    prior = runner.facts.population.prior
+    assert part.pool == pool
+    assert part.alpha == prior.alpha[place].tolist()
+    assert part.beta == [prior.beta[place, 0] + 1.0]
+
+
+def test_the_same_user_id_never_shares_draws_with_another_seed() -> None:
+    rates = []
+    for seed in (0, 1):
+        policy = msgspec.convert({"blend": {"seed": seed}}, Policy)
+        runner = EmbeddedRunner(policy)
+        request = Request(request_id="r", user="u", slots=3)
+        rates.append([part.rates for part in runner.serve(request, runner.gather(request), 0).pools])
+    assert rates[0] != rates[1]
