@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.errors import InputError
+from engine.events import ID_LENGTH_MAX
 from simulator.interactions import Interaction
 
 Cells = list[str]
@@ -138,6 +139,8 @@ def _condition(table: Table, positive: str | None) -> Callable[[Cells], bool]:
 def _filled(cell: str, column: str) -> str:
     if not cell:
         raise CellError(f"the {column} is empty; give every row one")
+    if len(cell) > ID_LENGTH_MAX:
+        raise CellError(f"the {column} has {len(cell)} characters; at most {ID_LENGTH_MAX} are taken")
     return cell
 
 

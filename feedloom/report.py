@@ -133,8 +133,8 @@ def _decimal(number: float | None, digits: int) -> str:
     return "–" if number is None or not isfinite(number) else f"{number:.{digits}f}".removeprefix("0")
 
 
-def _speed(summary: Summary) -> str:
-    return f"{summary.scored:,} feeds scored in {summary.seconds:.1f} s, {summary.feeds_per_s:,.0f} feeds/s"
+def _speed(s: Summary) -> str:
+    return f"{s.scored:,} feeds scored, {s.feeds_per_s:,.0f} feeds/s, {s.seconds:.1f} s in all"
 
 
 def _page(result: Backtest, titles: Mapping[str, str]) -> str:

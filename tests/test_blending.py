@@ -129,7 +129,7 @@ def test_streams_lie_2_to_the_32_counters_apart(one: int, other: int) -> None:
 
 
 def plain_log_gamma(shape: float, key: np.uint64, counter: int) -> tuple[float, int]:
-    """Marsaglia and Tsang's method once more: G(shape) = G(shape + 1) U^(1/shape), then squeeze a normal cubed."""
+    """Marsaglia and Tsang's method again: G(shape) = G(shape + 1) U^(1/shape) and a cubed normal."""
 
     def uniform() -> float:
         nonlocal counter
@@ -205,7 +205,9 @@ def posteriors(draw: st.DrawFn, pools_max: int = 5, actions_max: int = 4) -> Bet
 
 
 @given(posteriors(), keys, st.data())
-def test_another_arms_posterior_never_moves_a_draw(posterior: Beta, key: np.uint64, data: st.DataObject) -> None:
+def test_another_arms_posterior_never_moves_a_draw(
+    posterior: Beta, key: np.uint64, data: st.DataObject
+) -> None:
     before = draw_rates(*posterior, key)
     pool, action = (data.draw(st.integers(0, size - 1)) for size in before.shape)
     alpha, beta = posterior.alpha.copy(), posterior.beta.copy()
@@ -304,9 +306,10 @@ class Offer(NamedTuple):
 
 @st.composite
 def offers(draw: st.DrawFn, *, tied: bool = True) -> Offer:
-    """Short lists over few items, so that pools run empty, share items and tie. The padding is an item, too."""
+    """Short lists over few items: pools run empty, share items and tie. The padding is an item, too."""
     pools = draw(st.integers(1, 5))
-    ranking = st.lists(st.integers(0, 14), unique=True, max_size=9)
+    item = st.integers(0, 14)
+    ranking = st.lists(item, unique=True, max_size=3) | st.lists(item, unique=True, min_size=5, max_size=9)
     rankings = draw(st.lists(ranking, min_size=pools, max_size=pools))
     stock = np.array([len(entries) for entries in rankings], np.int64)
     items = np.full((pools, max(map(len, rankings)) + draw(st.integers(0, 2))), 7, np.int32)
@@ -324,7 +327,9 @@ def plain_allocation(offer: Offer) -> tuple[list[tuple[int, int]], list[str]]:
 
     Utilities stand still during a feed, so the best pool that has an item left is the same until it has none.
     """
-    by_rank = sorted(range(len(offer.rankings)), key=lambda p: (offer.utilities[p], offer.ties[p]), reverse=True)
+    by_rank = sorted(
+        range(len(offer.rankings)), key=lambda p: (offer.utilities[p], offer.ties[p]), reverse=True
+    )
     slots: list[tuple[int, int]] = []
     shown: set[int] = set()
     verdicts = ["" for _ in offer.rankings]
@@ -355,10 +360,10 @@ def test_allocation_equals_the_plain_walk(offer: Offer) -> None:
 def test_a_drawing_of_one_allocation() -> None:
     """Utilities 0.1, 0.3, 0.2 and five slots.
 
-        pool 0   1 2 3 4          not read beyond the last slot
-        pool 1   5 1              best: both placed
-        pool 2   1 6 5 7          second: 1 and 5 stand in the feed already
-        feed     5 1 6 7 2        2 comes from pool 0, after its duplicate 1
+    pool 0   1 2 3 4          not read beyond the last slot
+    pool 1   5 1              best: both placed
+    pool 2   1 6 5 7          second: 1 and 5 stand in the feed already
+    feed     5 1 6 7 2        2 comes from pool 0, after its duplicate 1
     """
     lists = lists_of([np.array(row, np.int32) for row in ([1, 2, 3, 4], [5, 1], [1, 6, 5, 7])])
     offer = Offer(np.array([0.1, 0.3, 0.2]), np.arange(3), lists, 5)
@@ -448,9 +453,7 @@ def first_slots(posterior: Beta, rewards: list[float], purpose: str, blends: int
     return np.bincount(pools, minlength=len(posterior.alpha))
 
 
-@given(
-    st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), st.lists(shapes, min_size=3, max_size=3), keys
-)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=3), st.lists(shapes, min_size=3, max_size=3), keys)
 def test_utilities_are_added_in_the_order_of_the_actions(
     rewards: list[float], alpha: list[float], key: np.uint64
 ) -> None:
@@ -522,7 +525,7 @@ def test_pools_that_tie_share_the_first_slot_equally() -> None:
 
 
 def test_a_pool_comes_first_as_often_as_it_is_the_best() -> None:
-    """Thompson sampling is probability matching: the share of pool p is the integral of f_p times all other F_q.
+    """Thompson sampling matches probabilities: the share of pool p is the integral of f_p times all F_q.
 
     Chi-squared with 2 degrees of freedom at 1e-7; Gauss-Legendre on 400 nodes gives the shares to 1e-12.
     """

@@ -5,6 +5,7 @@ The bounds compare policies of one run on one log with one seed, so these tests 
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,18 @@ def test_the_demo_leaves_a_page_and_a_picture(demos: dict[str, dict[str, Any]]) 
     out = demos["folder"]["path"] / "out"
     assert demos["plain"]["digest"] in (out / "report.html").read_text()
     assert (out / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_figure_of_the_readmes_table_is_what_the_demo_prints(demos: dict[str, dict[str, Any]]) -> None:
+    """To .001, because another processor may draw other bits."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    for name, figures in demos["plain"]["policies"].items():
+        row = re.search(rf"^ {name} +(\..*)$", readme, re.MULTILINE)
+        assert row, name
+        printed = [float(number) for number in re.findall(r"\.\d+", row[1])]
+        keys = ("hit_at_10", "ndcg_at_10", "first_five_hit")
+        expected = [figures[key + bound] for key in keys for bound in ("", "_low", "_high")]
+        assert printed == pytest.approx(expected, abs=0.001), name
+    shares = dict(re.findall(r"(\w+) ([\d.]+)%", readme[readme.index("in the last fifth:") :]))
+    for pool, share in demos["plain"]["pool_share"].items():
+        assert float(shares[pool]) == pytest.approx(100 * share, abs=0.1)

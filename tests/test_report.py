@@ -230,7 +230,7 @@ def test_under_the_table_stand_the_shares_and_the_speed_and_the_digest() -> None
     shares, run = printed(backtest())[-2:]
     assert shares == "feedloom's slots in the last fifth: similar 93.5%, popular 5.0%, fresh 1.5%"
     digest = backtest().summary.digest
-    assert run == f"44,180 feeds scored in 21.3 s, 2,071 feeds/s, digest {digest}"
+    assert run == f"44,180 feeds scored, 2,071 feeds/s, 21.3 s in all, digest {digest}"
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is() -> None:

@@ -1,0 +1,270 @@
+"""What is learned across users: the same however it was fitted, and never changed once handed out."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.policy import ActionPolicy, BlendPolicy, Policy, PopulationPolicy
+from engine.population import Population, Sums, fit
+from engine.state import EvidenceLesson, Lesson, Reacted, ReactionLesson
+
+ACTIONS = {
+    "like": ActionPolicy(1.0),
+    "save": ActionPolicy(3.0),
+    "hide": ActionPolicy(-2.0),
+    "rated": ActionPolicy(0),
+}
+LIKES = ("like", "save")
+
+
+class Reaction(NamedTuple):
+    """A user did something with an item."""
+
+    user: int
+    item: str
+    action: str
+
+
+class View(NamedTuple):
+    """A user saw an item of a pool, and may have followed it by the action."""
+
+    user: int
+    pool: str
+    action: str
+    followed: bool
+
+
+Step = Reaction | View
+reactions = st.builds(
+    Reaction,
+    st.integers(0, 3),
+    st.sampled_from([f"i{number}" for number in range(10)]),
+    st.sampled_from(["like", "like", "like", "save", "hide", "rated"]),
+)
+views = st.builds(
+    View,
+    st.integers(0, 3),
+    st.sampled_from(["popular", "similar", "fresh", "a pool of an older policy"]),
+    st.sampled_from(["like", "save", "hide", "an action of an older policy"]),
+    st.booleans(),
+)
+record = st.lists(reactions | reactions | views, max_size=3)
+# Long lists are asked for by name: left alone, most populations would know a few items only.
+records = st.lists(record, max_size=5) | st.lists(record, min_size=10, max_size=25)
+policies = st.builds(
+    lambda **settings: Policy(actions=ACTIONS, population=PopulationPolicy(**settings)),
+    every_records=st.sampled_from([1, 3]),
+    top_max=st.sampled_from([2, 6, 2000]),
+    neighbours_max=st.sampled_from([1, 3, 200]),
+    recent_likes=st.sampled_from([1, 3, 20]),
+)
+
+
+class Teacher:
+    """Turns steps into lessons, with a history for each user."""
+
+    def __init__(self) -> None:
+        self._histories: dict[int, tuple[Reacted, ...]] = {}
+
+    def lesson(self, step: Step) -> Lesson:
+        """What the population learns of a step."""
+        if isinstance(step, View):
+            return EvidenceLesson(step.pool, step.action, float(step.followed), 1.0)
+        before = self._histories.get(step.user, ())
+        entry = Reacted(len(before), f"e{len(before)}", step.item, step.action)
+        self._histories[step.user] = (*before, entry)
+        return ReactionLesson(step.item, step.action, before)
+
+
+def growing(made_of: Iterable[list[Step]], policy: Policy) -> Iterable[Sums]:
+    """The same sums, before the first record and after each."""
+    sums, teacher = Sums(), Teacher()
+    yield sums
+    for steps in made_of:
+        sums.absorb([teacher.lesson(step) for step in steps], policy)
+        yield sums
+
+
+def summed(made_of: Iterable[list[Step]], policy: Policy) -> Sums:
+    """The sums after these records."""
+    return list(growing(made_of, policy))[-1]
+
+
+def picture(population: Population) -> dict[str, Any]:
+    """A copy of everything that a version says, type by type and number by number."""
+
+    def array(values: np.ndarray) -> tuple[str, list[Any]]:
+        return values.dtype.name, values.tolist()
+
+    return {
+        "version": population.version,
+        "records": population.records,
+        "size": population.size,
+        "items": population.items[: population.size],
+        "numbers": [population.number_of[item] for item in population.items[: population.size]],
+        "likes": array(population.likes),
+        "popular": array(population.popular),
+        "fresh": array(population.fresh),
+        "neighbours": [(array(items), array(counts)) for items, counts in population.neighbours],
+        "prior": (array(population.prior.alpha), array(population.prior.beta)),
+    }
+
+
+@given(records, policies)
+def test_a_fit_that_builds_on_the_last_version_equals_one_from_nothing_at_every_record(
+    made_of: list[list[Step]], policy: Policy
+) -> None:
+    previous = None
+    for sums in growing(made_of, policy):
+        previous = fit(sums, policy, previous)
+        assert picture(previous) == picture(fit(sums, policy))
+
+
+@given(records, policies, st.data())
+def test_a_fit_may_build_on_any_earlier_version(
+    made_of: list[list[Step]], policy: Policy, data: st.DataObject
+) -> None:
+    versions: list[Population] = []
+    for sums in growing(made_of, policy):
+        versions.append(fit(sums, policy, data.draw(st.sampled_from([None, *versions]))))
+        assert picture(versions[-1]) == picture(fit(sums, policy))
+
+
+@given(records, policies)
+def test_a_version_never_changes_while_the_sums_go_on(made_of: list[list[Step]], policy: Policy) -> None:
+    """The last two are in use at once; here all of them are kept."""
+    kept: list[Population] = []
+    pictures: list[dict[str, Any]] = []
+    for sums in growing(made_of, policy):
+        assert [picture(version) for version in kept] == pictures
+        kept.append(fit(sums, policy, kept[-1] if kept else None))
+        pictures.append(picture(kept[-1]))
+    assert [picture(version) for version in kept] == pictures
+
+
+@given(records, policies)
+def test_a_version_counts_the_records_it_was_fitted_on(made_of: list[list[Step]], policy: Policy) -> None:
+    for number, sums in enumerate(growing(made_of, policy)):
+        population = fit(sums, policy)
+        assert population.records == number
+        assert population.version == number // policy.population.every_records
+
+
+@given(records, policies)
+def test_likes_lists_and_neighbours_equal_plain_counting(made_of: list[list[Step]], policy: Policy) -> None:
+    settings = policy.population
+    population = fit(summed(made_of, policy), policy)
+    likes, pairs, order = plain_counts(made_of, settings.recent_likes)
+    number_of = {item: number for number, item in enumerate(order)}
+    assert population.items == order
+    assert population.number_of == number_of
+    assert population.likes.tolist() == [likes[item] for item in order]
+    liked = sorted((item for item in order if likes[item]), key=lambda i: (-likes[i], number_of[i]))
+    assert [order[number] for number in population.popular] == liked[: settings.top_max]
+    assert [order[number] for number in population.fresh] == order[::-1][: settings.top_max]
+    for item, neighbours in zip(order, population.neighbours, strict=True):
+        together = Counter({other: pairs[item, other] for other in order if pairs[item, other]})
+        ranked = sorted(together.items(), key=lambda entry: (-entry[1], number_of[entry[0]]))
+        found = [(order[other], count) for other, count in zip(*neighbours, strict=True)]
+        assert found == ranked[: settings.neighbours_max]
+
+
+def plain_counts(
+    made_of: list[list[Step]], recent_likes: int
+) -> tuple[Counter[str], Counter[tuple[str, str]], list[str]]:
+    """Likes of each item, how often each two were liked together, and items by first appearance."""
+    likes: Counter[str] = Counter()
+    pairs: Counter[tuple[str, str]] = Counter()
+    order: dict[str, None] = {}
+    liked_by: dict[int, list[str]] = {}
+    for step in (step for steps in made_of for step in steps):
+        if isinstance(step, View):
+            continue
+        order[step.item] = None
+        if step.action in LIKES:
+            mine = liked_by.setdefault(step.user, [])
+            for other in set(mine[-recent_likes:]) - {step.item}:
+                pairs[step.item, other] += 1
+                pairs[other, step.item] += 1
+            mine.append(step.item)
+            likes[step.item] += 1
+    return likes, pairs, list(order)
+
+
+@given(records, st.data())
+def test_the_order_in_which_users_come_changes_no_evidence_no_likes_and_no_pairs(
+    made_of: list[list[Step]], data: st.DataObject
+) -> None:
+    """Each user's own steps stay in their order: what a user did before is part of the lesson."""
+    policy = Policy(actions=ACTIONS)
+    steps = [step for steps in made_of for step in steps]
+    turns = data.draw(st.permutations([step.user for step in steps]))
+    own = {user: iter([step for step in steps if step.user == user]) for user in set(turns)}
+    one, other = summed(made_of, policy), summed([[next(own[user])] for user in turns], policy)
+    assert one.arms == other.arms
+    assert by_name(fit(one, policy)) == by_name(fit(other, policy))
+
+
+def by_name(population: Population) -> tuple[dict[str, int], dict[str, dict[str, int]], list[Any]]:
+    """Likes and neighbours under the items' names, whose numbers depend on who came first, and the prior."""
+    name = population.items
+    likes = {name[number]: count for number, count in enumerate(population.likes.tolist())}
+    neighbours = {
+        name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
+        for number, entry in enumerate(population.neighbours)
+    }
+    return likes, neighbours, [column.tolist() for column in population.prior]
+
+
+@given(records, policies)
+def test_lists_are_no_longer_than_the_policy_says(made_of: list[list[Step]], policy: Policy) -> None:
+    population = fit(summed(made_of, policy), policy)
+    assert max(population.popular.size, population.fresh.size) <= policy.population.top_max
+    assert all(entry.items.size <= policy.population.neighbours_max for entry in population.neighbours)
+
+
+def test_long_lists_are_cut_at_the_policys_lengths() -> None:
+    settings = PopulationPolicy(top_max=3, neighbours_max=2)
+    policy = Policy(population=settings)
+    population = fit(summed([[Reaction(0, f"i{number}", "like")] for number in range(8)], policy), policy)
+    assert population.popular.tolist() == [0, 1, 2]
+    assert population.fresh.tolist() == [7, 6, 5]
+    assert [entry.items.tolist() for entry in population.neighbours[:3]] == [[1, 2], [0, 2], [0, 1]]
+
+
+def test_before_anything_is_seen_every_prior_is_the_base_prior() -> None:
+    """Three pools and the two actions that the bandit learns from: one with a reward of 0 has no arm."""
+    blend = BlendPolicy(base_successes=2.0, base_failures=38.0, prior_strength=1000.0)
+    actions = {"like": ActionPolicy(1.0), "rated": ActionPolicy(0.0), "hide": ActionPolicy(-1.0)}
+    policy = Policy(actions=actions, blend=blend)
+    population = fit(Sums(), policy)
+    assert population.prior.alpha.tolist() == [[2.0, 2.0]] * 3
+    assert population.prior.beta.tolist() == [[38.0, 38.0]] * 3
+    assert (population.size, population.version, population.records) == (0, 0, 0)
+
+
+def test_the_prior_is_the_base_prior_plus_the_arms_own_evidence() -> None:
+    policy = Policy(actions=ACTIONS, blend=BlendPolicy(base_successes=1.0, base_failures=9.0))
+    seen = [View(0, "similar", "save", followed) for followed in (True, False, False, True, False)]
+    sums = summed([[View(1, "fresh", "like", True), *seen]], policy)
+    prior = fit(sums, policy).prior
+    assert prior.alpha.tolist() == [[1, 1, 1], [1, 3, 1], [2, 1, 1]]
+    assert prior.beta.tolist() == [[9, 9, 9], [9, 12, 9], [9, 9, 9]]
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000), st.floats(0.5, 4000.0))
+def test_however_much_the_population_knows_a_prior_is_at_most_prior_strength_views_strong(
+    followed: int, passed: int, strength: float
+) -> None:
+    policy = Policy(blend=BlendPolicy(prior_strength=strength))
+    sums = Sums()
+    sums.absorb([EvidenceLesson("popular", "like", float(followed), float(followed + passed))], policy)
+    alpha, beta = (column[0, 0] for column in fit(sums, policy).prior)
+    views = 20 + followed + passed  # the base prior of 1 and 19 counts as 20
+    assert alpha + beta == pytest.approx(min(views, strength), rel=1e-12)
+    assert alpha / (alpha + beta) == pytest.approx((1 + followed) / views, rel=1e-12)
