@@ -33,5 +33,5 @@ lock:  ## pin every dependency anew; ARGS=--upgrade takes newer versions
 	@"$(PYTHON)" scripts/write_lock.py $(ARGS)
 
 clean:  ## remove what was made
-	rm -rf .venv build dist ./*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist feedloom-demo ./*.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

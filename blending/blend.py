@@ -1,12 +1,22 @@
-"""One blend: draw once per request from the posteriors, turn rates into utilities, give out the slots."""
+"""One blend: draw from the posteriors, turn rates into utilities, give out the slots."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from blending.kernels import allocate, draw_rates, tie_breaks, utilities_of
+from blending.kernels import (
+    EXPLORE_STREAM,
+    allocate,
+    draw_rates,
+    intended_counts,
+    tie_breaks,
+    utilities_of,
+)
 from blending.posterior import Beta
+from blending.randomness import stream, uniform_at
 from blending.types import FloatArray, IntArray, ItemArray
+
+PARAMETER_MIN, PARAMETER_MAX = 1e-9, 1e15  # of a Beta: beyond them draws underflow, or never end
 
 
 class Lists(NamedTuple):
@@ -19,15 +29,32 @@ class Lists(NamedTuple):
     stock: IntArray
 
 
+class Rules(NamedTuple):
+    """How utilities become slots.
+
+    `rewards` (actions,) may be negative. `returns` (slots,) is h(n), what a pool's next item is worth after n
+    of its items. `temperature` c divides both Beta parameters: the variance is about c times as large, below 1
+    the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot from any pool
+    that has items left. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
+    """
+
+    rewards: FloatArray
+    returns: FloatArray
+    temperature: float = 1.0
+    epsilon: float = 0.0
+    draws: int = 1
+
+
 class Blend(NamedTuple):
     """A blend and everything it was made from.
 
-    `rates` (pools, actions) are the draws; `intended` (pools,) what utilities alone would have given each
-    pool; `slot_pools` and `slot_ranks` (feed length,) where each slot came from; `verdicts` (pools, longest
-    list) is 0 unread, 1 placed, 2 duplicate.
+    `rates` (draws, pools, actions) are the draws, `explored` whether the feed was mixed at random, `intended`
+    (pools,) what utilities alone would have given each pool; `slot_pools` and `slot_ranks` (feed length,) where
+    each slot came from; `verdicts` (pools, longest list) is 0 unread, 1 placed, 2 duplicate.
     """
 
     rates: FloatArray
+    explored: bool
     intended: IntArray
     slot_pools: IntArray
     slot_ranks: IntArray
@@ -43,19 +70,23 @@ def lists_of(rankings: list[ItemArray]) -> Lists:
     return Lists(items, stock)
 
 
-def blend(posterior: Beta, rewards: FloatArray, lists: Lists, slots: int, key: np.uint64) -> Blend:
-    """Thompson sampling over pools: the utility of pool p is the reward-weighted sum of its drawn rates.
+def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64) -> Blend:
+    """Thompson sampling over pools, for a feed of `rules.returns.size` slots.
 
-    One draw serves the whole feed, because no feedback arrives between its slots. `rewards` has shape
-    (actions,); negative rewards are allowed. Raises ValueError unless every parameter is finite and above 0.
+    The utility of a pool is the reward-weighted sum of its drawn rates. Raises ValueError unless shapes agree and
+    every parameter of the tempered posterior is from PARAMETER_MIN to PARAMETER_MAX.
     """
-    parameters = np.concatenate(posterior, axis=None)
-    if not (parameters.min() > 0.0 and parameters.max() < np.inf):  # the sampler would never end
-        raise ValueError("a Beta posterior needs finite parameters above 0")
-    rates = draw_rates(posterior.alpha, posterior.beta, key)
-    utilities = utilities_of(rates, rewards)
-    ties = tie_breaks(utilities.size, rates.size, key)
-    slot_pools, slot_ranks, verdicts = allocate(utilities, ties, lists.items, lists.stock, slots)
-    intended = np.zeros(utilities.size, np.int64)
-    intended[np.lexsort((ties, utilities))[-1]] = slots
-    return Blend(rates, intended, slot_pools, slot_ranks, verdicts)
+    shape = (lists.stock.size, rules.rewards.size)
+    if not (min(shape) > 0 and posterior.alpha.shape == posterior.beta.shape == shape):
+        raise ValueError(f"a blend of {shape[0]} pools and {shape[1]} actions needs a posterior of that shape")
+    slots = rules.returns.size
+    alpha, beta = posterior.alpha / rules.temperature, posterior.beta / rules.temperature
+    parameters = np.concatenate((alpha, beta), axis=None)
+    if not (parameters.min() >= PARAMETER_MIN and parameters.max() <= PARAMETER_MAX):
+        raise ValueError(f"a Beta posterior needs parameters from {PARAMETER_MIN} to {PARAMETER_MAX}")
+    rates = draw_rates(alpha, beta, key, rules.draws)
+    utilities = utilities_of(rates, rules.rewards)
+    ties = tie_breaks(alpha.shape[0], key)
+    explored = bool(uniform_at(key, stream(EXPLORE_STREAM)) < rules.epsilon)
+    placed = allocate(utilities, ties, rules.returns, lists.items, lists.stock, slots, explored, key)
+    return Blend(rates, explored, intended_counts(utilities, ties, rules.returns, slots), *placed)

@@ -9,6 +9,7 @@ from blending.types import FloatArray, IntArray, ItemArray
 UNREAD, PLACED, DUPLICATE = 0, 1, 2  # verdicts on an entry of a pool's list
 
 ONE, TWO = np.uint64(1), np.uint64(2)
+TIE_STREAM, EXPLORE_STREAM = 1 << 30, 1 << 31  # far beyond those of the draws
 
 
 @compiled
@@ -36,85 +37,139 @@ def log_gamma_variate(shape: float, key: np.uint64, counter: np.uint64) -> tuple
 
 
 @compiled
-def draw_rates(alpha: FloatArray, beta: FloatArray, key: np.uint64) -> FloatArray:
-    """One draw of every Beta(alpha[p, a], beta[p, a]); shape (pools, actions).
+def draw_rates(alpha: FloatArray, beta: FloatArray, key: np.uint64, draws: int) -> FloatArray:
+    """`draws` independent draws of every Beta(alpha[p, a], beta[p, a]); shape (draws, pools, actions).
 
-    Each cell has a stream of its own, so another arm's posterior never moves this arm's draw.
+    Each has a stream of its own, so another arm's posterior never moves this arm's draw.
     """
     pools, actions = alpha.shape
-    rates = np.empty((pools, actions))
-    for pool in range(pools):
-        for action in range(actions):
-            counter = stream(pool * actions + action)
-            log_x, counter = log_gamma_variate(alpha[pool, action], key, counter)
-            log_y, counter = log_gamma_variate(beta[pool, action], key, counter)
-            rates[pool, action] = 1.0 / (1.0 + np.exp(log_y - log_x))
+    rates = np.empty((draws, pools, actions))
+    for draw in range(draws):
+        for pool in range(pools):
+            for action in range(actions):
+                counter = stream((draw * pools + pool) * actions + action)
+                log_x, counter = log_gamma_variate(alpha[pool, action], key, counter)
+                log_y, counter = log_gamma_variate(beta[pool, action], key, counter)
+                rates[draw, pool, action] = 1.0 / (1.0 + np.exp(log_y - log_x))
     return rates
 
 
 @compiled
 def utilities_of(rates: FloatArray, rewards: FloatArray) -> FloatArray:
-    """Reward-weighted sums of rates, (pools, actions) x (actions,) -> (pools,), added in the actions' order.
+    """Reward-weighted sums of rates, (draws, pools, actions) x (actions,) -> (draws, pools), in the actions' order.
 
     A plain loop, because a BLAS product may add in another order on another processor.
     """
-    pools, actions = rates.shape
-    utilities = np.zeros(pools)
-    for pool in range(pools):
-        for action in range(actions):
-            utilities[pool] += rates[pool, action] * rewards[action]
+    draws, pools, actions = rates.shape
+    utilities = np.zeros((draws, pools))
+    for draw in range(draws):
+        for pool in range(pools):
+            for action in range(actions):
+                utilities[draw, pool] += rates[draw, pool, action] * rewards[action]
     return utilities
 
 
 @compiled
-def tie_breaks(pools: int, streams_used: int, key: np.uint64) -> IntArray:
+def tie_breaks(pools: int, key: np.uint64) -> IntArray:
     """A random rank per pool: pools whose utilities are equal must not always come in one order."""
     ties = np.empty(pools, np.int64)
     for pool in range(pools):
-        ties[pool] = np.int64(bits_at(key, stream(streams_used + pool)) >> ONE)
+        ties[pool] = np.int64(bits_at(key, stream(TIE_STREAM) + np.uint64(pool)) >> ONE)
     return ties
 
 
 @compiled
-def allocate(
-    utilities: FloatArray, ties: IntArray, items: ItemArray, stock: IntArray, slots: int
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Give out slots one at a time, each to the pool with the largest utility that has an item left.
+def best_pool(utilities: FloatArray, ties: IntArray, returns: FloatArray, given: IntArray, left: IntArray) -> int:
+    """The pool with the largest utility * h(items given) among those with any `left`; -1 if there is none.
 
-    `items` (pools, longest list) holds each pool's ranking, best first, of which the first `stock[p]` entries
-    are real. An item that another pool has placed is passed over. Returns the pool of each slot, its
-    position in that pool's list (both of the feed's length, which is less than `slots` only when every pool
-    is empty), and the verdicts (pools, longest list): how far each list was read, and with what result.
+    A negative utility is not multiplied: further items of a harmful pool do not become less harmful.
     """
-    pools = utilities.size
+    best = -1
+    best_value = 0.0
+    for pool in range(utilities.size):
+        if left[pool] <= 0:
+            continue
+        value = utilities[pool] * (returns[given[pool]] if utilities[pool] > 0.0 else 1.0)
+        if best < 0 or value > best_value or (value == best_value and ties[pool] > ties[best]):
+            best, best_value = pool, value
+    return best
+
+
+@compiled
+def any_pool(key: np.uint64, pick: int, left: IntArray) -> int:
+    """A pool drawn uniformly from those with any `left`; -1 if there is none."""
+    open_pools = 0
+    for pool in range(left.size):
+        open_pools += left[pool] > 0
+    if open_pools == 0:
+        return -1
+    skip = np.int64(uniform_at(key, stream(EXPLORE_STREAM) + np.uint64(pick + 1)) * open_pools)
+    for pool in range(left.size):
+        if left[pool] > 0:
+            if skip == 0:
+                return pool
+            skip -= 1
+    return -1
+
+
+@compiled
+def intended_counts(utilities: FloatArray, ties: IntArray, returns: FloatArray, slots: int) -> IntArray:
+    """How many slots each pool would get if none ever ran out; shape (pools,)."""
+    given = np.zeros(ties.size, np.int64)
+    unlimited = np.ones(ties.size, np.int64)
+    for slot in range(slots):
+        given[best_pool(utilities[slot % utilities.shape[0]], ties, returns, given, unlimited)] += 1
+    return given
+
+
+@compiled
+def allocate(
+    utilities: FloatArray,
+    ties: IntArray,
+    returns: FloatArray,
+    items: ItemArray,
+    stock: IntArray,
+    slots: int,
+    explored: bool,
+    key: np.uint64,
+) -> tuple[IntArray, IntArray, IntArray]:
+    """Give out slots one at a time, each to the best pool that has an item left, or to any if `explored`.
+
+    `utilities` (draws, pools) holds one draw for all slots or one for each; `returns` (slots,) is h. `items`
+    (pools, longest list) holds each pool's ranking, best first, of which the first `stock[p]` entries are real.
+    An item that another pool has placed is passed over. Returns the pool of each slot, its position in that
+    pool's list (both of the feed's length, which is less than `slots` only when every pool is empty), and the
+    verdicts (pools, longest list): how far each list was read, and with what result.
+    """
+    pools = stock.size
     slot_pools = np.empty(slots, np.int64)
     slot_ranks = np.empty(slots, np.int64)
     verdicts = np.zeros(items.shape, np.int64)
-    read = np.zeros(pools, np.int64)
+    left = stock.copy()
+    given = np.zeros(pools, np.int64)
     filled = 0
+    picks = 0
     while filled < slots:
-        best = -1
-        for pool in range(pools):
-            if read[pool] < stock[pool] and (
-                best < 0
-                or utilities[pool] > utilities[best]
-                or (utilities[pool] == utilities[best] and ties[pool] > ties[best])
-            ):
-                best = pool
-        if best < 0:
+        if explored:
+            pool = any_pool(key, picks, left)
+        else:
+            pool = best_pool(utilities[filled % utilities.shape[0]], ties, returns, given, left)
+        if pool < 0:
             break
-        rank = read[best]
-        read[best] += 1
+        picks += 1
+        rank = stock[pool] - left[pool]
+        left[pool] -= 1
         taken = False
         for slot in range(filled):
-            if items[slot_pools[slot], slot_ranks[slot]] == items[best, rank]:
+            if items[slot_pools[slot], slot_ranks[slot]] == items[pool, rank]:
                 taken = True
                 break
         if taken:
-            verdicts[best, rank] = DUPLICATE
+            verdicts[pool, rank] = DUPLICATE
             continue
-        verdicts[best, rank] = PLACED
-        slot_pools[filled] = best
+        verdicts[pool, rank] = PLACED
+        slot_pools[filled] = pool
         slot_ranks[filled] = rank
+        given[pool] += 1
         filled += 1
     return slot_pools[:filled], slot_ranks[:filled], verdicts

@@ -3,17 +3,22 @@
 import numpy as np
 from msgspec import Struct
 
-from blending.blend import Blend, blend, lists_of
+from blending.blend import Blend, Lists, Rules, blend
+from blending.delay import Delay
 from blending.posterior import Beta
 from blending.randomness import key_of
+from blending.returns import returns_table
+from blending.types import IntArray
 from engine.events import SCHEMA, Request, check_schema
 
 VERDICTS = "?pd"  # of an entry that was read: p placed, d duplicate of an item that another pool placed
 
 
 class PoolPart(Struct, frozen=True, kw_only=True):
-    """One pool's part in a decision. `alpha`, `beta` and `rates` have an entry per action of the decision.
+    """One pool's part in a decision. `alpha`, `beta` and `delays` have an entry per action of the decision.
 
+    `rates` are the draws, an entry per action for each: one draw for the whole feed, or one for each slot.
+    `delays` are what views will be matured by.
     `items` is the prefix of the pool's list that was read, `verdicts` a letter for each. `stock` says how
     many items it offered, `filtered` how many it left out because the user had already reacted to them,
     `intended` how many slots utilities alone would have given it, `realised` how many it got.
@@ -22,7 +27,8 @@ class PoolPart(Struct, frozen=True, kw_only=True):
     pool: str
     alpha: list[float]
     beta: list[float]
-    rates: list[float]
+    rates: list[list[float]]
+    delays: list[Delay]
     stock: int
     filtered: int
     intended: int
@@ -34,7 +40,10 @@ class PoolPart(Struct, frozen=True, kw_only=True):
 class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=True):
     """One feed. `slot_items` and `slot_pools` (indices into `pools`) have an entry per slot.
 
-    `at_ms` is the log's time of the request; `rewards` has an entry per action.
+    `request` is as it was asked, without its candidates: what was read of them is in `pools`. `at_ms` is the
+    log's time of the request; `rewards` has an entry per action. `delta` is the returns model that slots were
+    given by, null for Webster's. `explored` says that the feed was mixed at random, `newcomer` that the
+    population's prior will learn from it.
     """
 
     request: Request
@@ -42,6 +51,11 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     policy_version: str
     population_version: int
     seed: int
+    temperature: float
+    epsilon: float
+    delta: float | None
+    explored: bool
+    newcomer: bool
     actions: list[str]
     rewards: list[float]
     pools: list[PoolPart]
@@ -52,8 +66,18 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     def __post_init__(self) -> None:
         """Refuse another schema, and columns that do not fit together."""
         check_schema(self.schema)
-        if len(self.slot_items) != len(self.slot_pools) or len(self.actions) != len(self.rewards):
-            raise ValueError("a decision's columns differ in length")
+        actions = len(self.actions)
+        if not len(self.rewards) == actions > 0 < len(self.pools):
+            raise ValueError("a decision needs pools, actions, and a reward for each action")
+        if not len(self.slot_items) == len(self.slot_pools) <= self.request.slots:
+            raise ValueError("a decision's slots do not fit its request")
+        if not all(0 <= pool < len(self.pools) for pool in self.slot_pools):
+            raise ValueError("a slot of the decision has a pool that it does not name")
+        for part in self.pools:
+            if not len(part.alpha) == len(part.beta) == len(part.delays) == actions:
+                raise ValueError(f"pool {part.pool} does not have numbers for every action")
+            if not len(part.items) == len(part.verdicts) <= part.stock <= self.request.slots:
+                raise ValueError(f"pool {part.pool} has a list that does not fit")
 
     @property
     def key(self) -> np.uint64:
@@ -62,9 +86,12 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
 
 
 class Rebuilt(Struct, frozen=True):
-    """A decision made again from its record."""
+    """A decision made again from its record; `rates`, `intended` and `verdicts` by pool, as in its parts."""
 
-    rates: list[list[float]]
+    rates: list[list[list[float]]]
+    explored: bool
+    intended: list[int]
+    verdicts: list[str]
     slot_items: list[str]
     slot_pools: list[int]
 
@@ -72,39 +99,65 @@ class Rebuilt(Struct, frozen=True):
 def rebuild(record: Decision) -> Rebuilt:
     """Make the decision again from its record alone: the same draws and the same slots, bit for bit.
 
-    Only what was read of each list is in the record, which is enough: the same draws read no further.
+    Only what was read of each list is in the record, which is enough: the same draws read no further. Raises
+    ValueError or IndexError when they do, or when the record could not be a decision.
     """
-    numbers: dict[str, int] = {}
-    rankings = [
-        np.array([numbers.setdefault(item, len(numbers)) for item in part.items], np.int32)
-        for part in record.pools
-    ]
     posterior = Beta(
         np.array([part.alpha for part in record.pools], np.float64),
         np.array([part.beta for part in record.pools], np.float64),
     )
-    rewards = np.array(record.rewards, np.float64)
-    again = blend(posterior, rewards, lists_of(rankings), record.request.slots, record.key)
-    return Rebuilt(again.rates.tolist(), items_of(again, record), again.slot_pools.tolist())
+    draws = len(record.pools[0].rates)
+    if draws not in (1, record.request.slots):
+        raise ValueError(f"{draws} draws are neither one for the feed nor one for each slot")
+    returns = returns_table(record.request.slots, record.delta)
+    rules = Rules(np.array(record.rewards, np.float64), returns, record.temperature, record.epsilon, draws)
+    made = blend(posterior, rules, _lists_read(record), record.key)
+    return Rebuilt(
+        made.rates.swapaxes(0, 1).tolist(),
+        made.explored,
+        made.intended.tolist(),
+        [verdict_letters(row) for row in made.verdicts],
+        _items_of(made, record),
+        made.slot_pools.tolist(),
+    )
 
 
-def items_of(made: Blend, record: Decision) -> list[str]:
-    """The item in each slot of a blend of this record's lists."""
+def verdict_letters(verdicts: IntArray) -> str:
+    """The verdicts on the entries of one list that were read."""
+    return "".join(VERDICTS[verdict] for verdict in verdicts[: np.count_nonzero(verdicts)].tolist())
+
+
+def _lists_read(record: Decision) -> Lists:
+    """The lists as far as they were read, and as long as they were."""
+    numbers: dict[str, int] = {}
+    items = np.full((len(record.pools), max(part.stock for part in record.pools)), -1, np.int32)
+    for row, part in zip(items, record.pools, strict=True):
+        row[: len(part.items)] = [numbers.setdefault(item, len(numbers)) for item in part.items]
+    return Lists(items, np.array([part.stock for part in record.pools], np.int64))
+
+
+def _items_of(made: Blend, record: Decision) -> list[str]:
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return [record.pools[pool].items[rank] for pool, rank in slots]
 
 
 def difference(record: Decision) -> str | None:
     """What differs between a record and its rebuilding, in words; None when nothing does."""
+    name = f"request {record.request.request_id} of user {record.request.user}"
     try:
         again = rebuild(record)
     except (ValueError, IndexError) as error:
-        return f"request {record.request.request_id} cannot be rebuilt: {error}"
-    for part, rates in zip(record.pools, again.rates, strict=True):
-        if part.rates != rates:
-            return f"request {record.request.request_id}: pool {part.pool} drew {rates}, not {part.rates}"
-    if (again.slot_items, again.slot_pools) != (record.slot_items, record.slot_pools):
-        return (
-            f"request {record.request.request_id}: the slots are {again.slot_items}, not {record.slot_items}"
-        )
+        return f"{name} cannot be rebuilt: {error}"
+    for place, part in enumerate(record.pools):
+        for what, there, made in (
+            ("rates", part.rates, again.rates[place]),
+            ("intended", part.intended, again.intended[place]),
+            ("verdicts", part.verdicts, again.verdicts[place]),
+            ("realised", part.realised, again.verdicts[place].count("p")),
+        ):
+            if there != made:
+                return f"{name}: pool {part.pool} has {what} {there}, made again {made}"
+    for what in ("explored", "slot_pools", "slot_items"):
+        if getattr(record, what) != getattr(again, what):
+            return f"{name}: {what} is {getattr(record, what)}, made again {getattr(again, what)}"
     return None

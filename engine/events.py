@@ -4,8 +4,9 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-SCHEMA = 1  # version of every event and decision; older ones are upcast when read
+SCHEMA = 1  # version of every event and decision
 ID_LENGTH_MAX = 256
+SLOTS_MAX = 1000  # of any feed; a policy may allow fewer
 
 
 def check_ids(*ids: str) -> None:
@@ -22,11 +23,15 @@ def check_schema(schema: int) -> None:
 
 
 class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True):
-    """Somebody wants a feed of `slots` items. (user, request_id) is the identity of the decision."""
+    """Somebody wants a feed of `slots` items. (user, request_id) is the identity of the decision.
+
+    `candidates` are the items, best first, of the pools that the policy calls external.
+    """
 
     request_id: str
     user: str
     slots: int
+    candidates: dict[str, list[str]] = {}
     ts_ms: int | None = None
     schema: int = SCHEMA
 
@@ -34,8 +39,10 @@ class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True
         """Refuse a request that cannot be answered."""
         check_schema(self.schema)
         check_ids(self.request_id, self.user)
-        if self.slots < 1:
-            raise ValueError(f"a feed has at least 1 slot, not {self.slots}")
+        if not 1 <= self.slots <= SLOTS_MAX:
+            raise ValueError(f"a feed has 1 to {SLOTS_MAX} slots, not {self.slots}")
+        for pool, items in self.candidates.items():
+            check_ids(pool, *items)
 
 
 class _OfSlot(Struct, frozen=True, tag_field="kind", kw_only=True):

@@ -60,20 +60,25 @@ def top_neighbours(
             at += 1
     best = np.empty(min(most, met), np.int32)
     filled = 0
-    passed = 0
-    for item in touched[:met]:
-        if is_excluded(item, excluded):
-            passed += 1
-            continue
+    barred = 0  # excluded items, moved to the front of `touched`
+    for place in range(met):
+        item = touched[place]
         scores[item] /= np.sqrt(likes[item])
+        if is_excluded(item, excluded):
+            touched[barred] = item
+            barred += 1
+            continue
         if filled == best.size and not _precedes(item, best[filled - 1], scores):
             continue
-        place = min(filled, best.size - 1)
-        while place > 0 and _precedes(item, best[place - 1], scores):
-            best[place] = best[place - 1]
-            place -= 1
-        best[place] = item
+        rank = min(filled, best.size - 1)
+        while rank > 0 and _precedes(item, best[rank - 1], scores):
+            best[rank] = best[rank - 1]
+            rank -= 1
+        best[rank] = item
         filled = min(filled + 1, best.size)
+    passed = 0
+    for item in touched[:barred]:
+        passed += filled < best.size or _precedes(item, best[filled - 1], scores)
     return best[:filled], passed
 
 

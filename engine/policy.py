@@ -9,10 +9,13 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-PoolKind = Literal["popular", "similar", "fresh"]
-NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+PoolKind = Literal["popular", "similar", "fresh", "external"]
+POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
 ACTIONS_MAX = 32
+SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
+SEED_END = 2**63
 
 
 class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,16 +43,30 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[blend]`: how pools compete for slots."""
 
     seed: int = 0  # of all draws
-    base_successes: float = 1.0  # Beta prior of a pool that nobody has seen yet
-    base_failures: float = 19.0
+    slots_max: int = 100  # of one request
+    base_successes: float = 2.0  # Beta prior of a pool that nobody has seen yet
+    base_failures: float = 24.0
     prior_strength: float = 2000.0  # at most so many views' worth of the population is a new user's prior
+    newcomer_slots: int = 200  # a user's first slots, the only ones that the population's prior learns from
+    temperature: float = 0.15  # times the variance of the draws; below 1 the blend is bolder
+    epsilon: float = 0.02  # chance of a feed mixed at random
+    draw: Literal["feed", "slot"] = "feed"  # one draw for a whole feed, or one for each slot
+    returns: Literal["fitted", "winner", "webster"] = "fitted"  # worth of a pool's next item in a feed
+    delta_one_chance: float = 0.4  # fitted: belief before any data that a further item is worth as much
 
     def __post_init__(self) -> None:
-        """Refuse a prior that is not a distribution."""
-        for name in ("base_successes", "base_failures", "prior_strength"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a finite number above 0")
+        """Refuse a prior that is not a distribution, and other numbers without a meaning."""
+        for name in ("base_successes", "base_failures", "prior_strength", "temperature"):
+            if not SCALE_MIN <= getattr(self, name) <= SCALE_MAX:
+                raise ValueError(f"{name} must be from {SCALE_MIN} to {SCALE_MAX:.0e}")
+        if not 0 <= self.seed < SEED_END:
+            raise ValueError("seed must be from 0 to below 2**63")
+        _at_least_one(self, "slots_max", "newcomer_slots")
+        for name in ("epsilon", "delta_one_chance"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be from 0 to below 1")
+        if self.delta_one_chance == 0:
+            raise ValueError("delta_one_chance must be above 0")
 
 
 class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,24 +75,25 @@ class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     every_records: int = 1  # a new version each so many log records
     top_max: int = 2000  # length of the top lists
     neighbours_max: int = 200  # length of an item's list of neighbours
-    recent_likes: int = 20  # of a user: pairs are counted with these, and `similar` starts from these
+    recent_likes: int = 10  # of a user: pairs are counted with these, and `similar` starts from these
 
     def __post_init__(self) -> None:
         """Refuse lists of no length."""
         _at_least_one(self, "every_records", "top_max", "neighbours_max", "recent_likes")
 
 
-class LimitsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[limits]`: the bounds of a user's state and of a request."""
+class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[memory]`: what is kept of a user, and for how long."""
 
-    slots_max: int = 100
+    window_ms: int = 86_400_000  # how long a decision takes reactions, and its id is remembered
+    half_life_ms: int = 172_800_000  # after which a user's evidence counts half
     history_max: int = 1000  # reactions remembered, the latest by event time
-    waiting_max: int = 100  # reactions that came before their decision
-    request_horizon_ms: int = 86_400_000  # how long a decision takes reactions and its id is remembered
+    open_max: int = 500  # decisions that take reactions; the oldest close early
+    waiting_max: int = 500  # reactions that came before their decision
 
     def __post_init__(self) -> None:
         """Refuse bounds of nothing."""
-        _at_least_one(self, "slots_max", "history_max", "waiting_max", "request_horizon_ms")
+        _at_least_one(self, "window_ms", "half_life_ms", "history_max", "open_max", "waiting_max")
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
@@ -94,21 +112,24 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             "fresh": PoolPolicy("fresh"),
         }
     )
-    actions: dict[str, ActionPolicy] = field(
-        default_factory=lambda: {"like": ActionPolicy(1.0), "rated": ActionPolicy(0.0)}
-    )
+    actions: dict[str, ActionPolicy] = field(default_factory=lambda: {"like": ActionPolicy(1.0)})
     blend: BlendPolicy = BlendPolicy()
     population: PopulationPolicy = PopulationPolicy()
-    limits: LimitsPolicy = LimitsPolicy()
+    memory: MemoryPolicy = MemoryPolicy()
 
     def __post_init__(self) -> None:
         """Refuse what could not make a feed."""
-        _check_names("pools", self.pools, POOLS_MAX)
-        _check_names("actions", self.actions, ACTIONS_MAX)
+        for table, names, most in (("pools", self.pools, POOLS_MAX), ("actions", self.actions, ACTIONS_MAX)):
+            if not 0 < len(names) <= most:
+                raise ValueError(f"{table} must hold 1 to {most} names, not {len(names)}")
+        for name in self.pools:
+            if not POOL_NAME.fullmatch(name):
+                raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
+        for name in self.actions:
+            if not 0 < len(name) <= ACTION_LENGTH_MAX:
+                raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")
         if not any(action.reward > 0 for action in self.actions.values()):
-            raise ValueError(
-                "actions must hold at least one with a reward above 0, or nothing can be learned"
-            )
+            raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
 
     @cached_property
     def rewarded(self) -> dict[str, float]:
@@ -124,11 +145,3 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def version(self) -> str:
         """A short hash of everything in it: the same policy has the same version anywhere."""
         return blake2b(msgspec.json.encode(self), digest_size=6).hexdigest()
-
-
-def _check_names(table: str, names: dict[str, PoolPolicy] | dict[str, ActionPolicy], most: int) -> None:
-    if not 0 < len(names) <= most:
-        raise ValueError(f"{table} must hold 1 to {most} names, not {len(names)}")
-    for name in names:
-        if not NAME.fullmatch(name):
-            raise ValueError(f"{table}.{name}: a name is lower-case letters, digits and _, at most 32")

@@ -1,10 +1,11 @@
-"""Where candidates come from: the port of all pools, the three that ship, and `gather`, which asks them.
+"""Where candidates come from: the port of all pools, those that ship, and `gather`, which asks them.
 
 A pool ranks items for one user and leaves out what it is told to; it never sees another pool's list, and
 its scores are compared with nobody's. A new pool is a class here and a line in `KINDS`.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,8 @@ from msgspec import Struct
 
 from blending.blend import Lists, lists_of
 from blending.types import IntArray, ItemArray
+from engine.errors import InputError
+from engine.events import Request
 from engine.kernels import first_allowed, top_neighbours
 from engine.policy import Policy, PoolKind
 from engine.population import Population
@@ -28,7 +31,7 @@ class Facts(Struct, frozen=True):
 class Visitor(NamedTuple):
     """A user as the pools see them, in item numbers.
 
-    `recent` int64: items liked lately, latest last; `excluded` int64, sorted: items not to be offered.
+    `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered.
     """
 
     recent: IntArray
@@ -89,12 +92,21 @@ class Similar:
 KINDS: Mapping[PoolKind, Pool] = {"popular": Popular(), "similar": Similar(), "fresh": Fresh()}
 
 
-class Gathered(NamedTuple):
-    """What the pools of the policy offer one request, in the policy's order."""
+NOBODY = Visitor(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
+
+class Gathered(NamedTuple):
+    """What the pools of the policy offer one request, in the policy's order.
+
+    Item numbers from `population.size` on are those of `strangers`: items of the request's own candidates that
+    this population version does not know.
+    """
+
+    facts: Facts
     visitor: Visitor
     rankings: list[Ranking]
     lists: Lists  # the rankings as one table
+    strangers: list[str]
 
 
 def visitor_of(state: UserState, facts: Facts) -> Visitor:
@@ -103,22 +115,47 @@ def visitor_of(state: UserState, facts: Facts) -> Visitor:
     An item that the user has reacted to is not offered again; one that this version does not know cannot be.
     """
     population, likes = facts.population, facts.policy.likes
-    known = [(population.number_of.get(entry.item, population.size), entry.action) for entry in state.history]
-    known = [(item, action) for item, action in known if item < population.size]
-    liked = [item for item, action in known if action in likes]
+    numbered = ((population.number(entry.item), entry.action) for entry in state.history)
+    known = [(item, action) for item, action in numbered if item is not None]
+    liked = dict.fromkeys(item for item, action in reversed(known) if action in likes)
+    recent = list(islice(liked, facts.policy.population.recent_likes))
     return Visitor(
-        np.array(liked[-facts.policy.population.recent_likes :], np.int64),
+        np.array(recent, np.int64),
         np.unique(np.array([item for item, _ in known], np.int64)),
     )
 
 
-def gather(state: UserState, slots: int, facts: Facts) -> Gathered:
-    """Ask every pool of the policy for candidates.
+def gather(state: UserState, request: Request, facts: Facts) -> Gathered:
+    """Ask every pool of the policy for candidates, and take the request's own for the external ones.
 
-    Twice as many as slots are enough for any outcome: of a list's entries, the other pools can have placed at
-    most one per slot.
+    As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
+    this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
     """
-    visitor = visitor_of(state, facts)
-    pools = facts.policy.pools.values()
-    rankings = [KINDS[pool.kind].rank(visitor, facts.population, 2 * slots) for pool in pools]
-    return Gathered(visitor, rankings, lists_of([ranking.items for ranking in rankings]))
+    policy, population, most = facts.policy, facts.population, request.slots
+    external = {name for name, pool in policy.pools.items() if pool.kind == "external"}
+    unknown = sorted(request.candidates.keys() - external)
+    if unknown:
+        raise InputError(
+            f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"
+        )
+    visitor = NOBODY if len(external) == len(policy.pools) else visitor_of(state, facts)
+    strangers: dict[str, int] = {}
+    rankings = []
+    for name, pool in policy.pools.items():
+        if pool.kind == "external":
+            items = list(dict.fromkeys(request.candidates.get(name, ())))[:most]
+            rankings.append(Ranking(_numbers(items, population, strangers), 0))
+        else:
+            rankings.append(KINDS[pool.kind].rank(visitor, population, most))
+    return Gathered(facts, visitor, rankings, lists_of([ranking.items for ranking in rankings]), list(strangers))
+
+
+def _numbers(items: list[str], population: Population, strangers: dict[str, int]) -> ItemArray:
+    """Numbers of a request's own candidates; `strangers` gains those that have none yet."""
+    numbers = []
+    for item in items:
+        number = population.number(item)
+        if number is None:
+            number = population.size + strangers.setdefault(item, len(strangers))
+        numbers.append(number)
+    return np.array(numbers, np.int32)

@@ -10,11 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
+from blending.delay import Delay, prior_delay
 from blending.posterior import Beta, capped, updated
+from blending.returns import fitted_delta
 from blending.types import IntArray, ItemArray
 from engine.policy import Policy
 from engine.ranked_counts import RankedCounts
-from engine.state import EvidenceLesson, Lesson, ReactionLesson, Tally
+from engine.state import Cell, Lesson, PriorLesson, ReactionLesson, Tally, ViewLesson
+from engine.tallies import DelayTallies, RankTallies
 
 
 class Neighbours(NamedTuple):
@@ -33,6 +36,7 @@ class Population(Struct, frozen=True):
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
     item numbers, best first; `neighbours` has an entry per item; `prior` has shape (pools, actions).
+    `delta` is the returns model fitted from the log; `delays` by pool has an entry per rewarded action.
     """
 
     version: int
@@ -45,6 +49,13 @@ class Population(Struct, frozen=True):
     fresh: ItemArray
     neighbours: list[Neighbours]
     prior: Beta
+    delta: float
+    delays: list[list[Delay]]
+
+    def number(self, item: str) -> int | None:
+        """The number of an item, None if this version does not know it."""
+        number = self.number_of.get(item, self.size)
+        return number if number < self.size else None
 
 
 class Sums:
@@ -52,35 +63,41 @@ class Sums:
 
     def __init__(self) -> None:
         self.records = 0
-        self.arms: dict[tuple[str, str], Tally] = {}
+        self.at_ms = 0  # the log's time
+        self.prior: dict[Cell, Tally] = {}
+        self.ranks: dict[Cell, RankTallies] = {}
+        self.delays: dict[Cell, DelayTallies] = {}
         self.items: list[str] = []
         self.number_of: dict[str, int] = {}
         self.likes = RankedCounts()  # one row
         self.pairs = RankedCounts()  # a row per item
         self.changed: dict[int, int] = {}  # row of `pairs` -> the record that changed it last, oldest first
 
-    def absorb(self, lessons: Iterable[Lesson], policy: Policy) -> None:
-        """Add what one log record taught."""
+    def absorb(self, lessons: Iterable[Lesson], at_ms: int, policy: Policy) -> None:
+        """Add what one log record, of this log time, taught."""
+        self.at_ms = max(self.at_ms, at_ms)
         for lesson in lessons:
-            if isinstance(lesson, EvidenceLesson):
-                self._absorb_evidence(lesson)
+            if isinstance(lesson, ViewLesson):
+                self._absorb_view(lesson, policy)
+            elif isinstance(lesson, PriorLesson):
+                old = self.prior.get(lesson.cell, Tally())
+                self.prior[lesson.cell] = old.plus(lesson.tally.successes, lesson.tally.exposure)
             else:
                 self._absorb_reaction(lesson, policy)
         self.records += 1
 
-    def _absorb_evidence(self, lesson: EvidenceLesson) -> None:
-        arm = (lesson.pool, lesson.action)
-        old = self.arms.get(arm, Tally())
-        self.arms[arm] = Tally(old.successes + lesson.successes, old.exposure + lesson.exposure)
+    def _absorb_view(self, lesson: ViewLesson, policy: Policy) -> None:
+        self.ranks.setdefault(lesson.cell, RankTallies()).add(lesson.rank, lesson.successes, lesson.exposure)
+        if lesson.delay_ms is not None:
+            tallies = self.delays.setdefault(lesson.cell, DelayTallies(policy.memory.window_ms))
+            tallies.add(lesson.at_ms, lesson.delay_ms)
 
     def _absorb_reaction(self, lesson: ReactionLesson, policy: Policy) -> None:
         item = self._number(lesson.item)
         if lesson.action not in policy.likes:
             return
         self.likes.bump(np.zeros(1, np.int64), np.array([item], np.int64))
-        liked = (
-            self._number(entry.item) for entry in reversed(lesson.before) if entry.action in policy.likes
-        )
+        liked = (self._number(entry.item) for entry in reversed(lesson.before) if entry.action in policy.likes)
         partners = dict.fromkeys(islice(liked, policy.population.recent_likes))
         partners.pop(item, None)
         others = np.fromiter(partners, np.int64)
@@ -119,6 +136,8 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         fresh=np.arange(size - 1, max(size - 1 - settings.top_max, -1), -1, dtype=np.int32),
         neighbours=_neighbours(sums, settings.neighbours_max, previous),
         prior=_prior(sums, policy),
+        delta=_delta(sums, policy),
+        delays=_delays(sums, policy),
     )
 
 
@@ -134,12 +153,33 @@ def _neighbours(sums: Sums, most: int, previous: Population | None) -> list[Neig
 
 def _prior(sums: Sums, policy: Policy) -> Beta:
     """A new user's prior: the population's own posterior, at most `prior_strength` views strong."""
-    actions = policy.rewarded
-    tallies = [[sums.arms.get((pool, action), Tally()) for action in actions] for pool in policy.pools]
+    tallies = [[sums.prior.get((pool, action), Tally()) for action in policy.rewarded] for pool in policy.pools]
+    table = np.array([[(tally.successes, tally.exposure) for tally in row] for row in tallies])
     base = Beta(
-        np.full((len(tallies), len(actions)), policy.blend.base_successes),
-        np.full((len(tallies), len(actions)), policy.blend.base_failures),
+        np.full(table.shape[:2], policy.blend.base_successes), np.full(table.shape[:2], policy.blend.base_failures)
     )
-    successes = np.array([[tally.successes for tally in row] for row in tallies])
-    exposure = np.array([[tally.exposure for tally in row] for row in tallies])
-    return capped(updated(base, successes, exposure), policy.blend.prior_strength)
+    return capped(updated(base, table[..., 0], table[..., 1]), policy.blend.prior_strength)
+
+
+def _delta(sums: Sums, policy: Policy) -> float:
+    """The satiation of a feed, from all pools and all actions that are worth something."""
+    cells = [(pool, action) for pool in policy.pools for action in policy.likes]
+    tried = [sums.ranks[cell] for cell in cells if cell in sums.ranks]
+    if not tried or policy.blend.returns != "fitted":
+        return 1.0
+    counts = np.zeros((2, len(tried), max(tallies.exposure.size for tallies in tried)))
+    for arm, tallies in enumerate(tried):
+        counts[0, arm, : tallies.successes.size] = tallies.successes
+        counts[1, arm, : tallies.exposure.size] = tallies.exposure
+    return fitted_delta(counts[0], counts[1], policy.blend.delta_one_chance)
+
+
+def _delays(sums: Sums, policy: Policy) -> list[list[Delay]]:
+    unknown = prior_delay(policy.memory.window_ms)
+    return [
+        [
+            sums.delays[pool, action].fitted(sums.at_ms) if (pool, action) in sums.delays else unknown
+            for action in policy.rewarded
+        ]
+        for pool in policy.pools
+    ]

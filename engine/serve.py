@@ -1,74 +1,95 @@
 """`serve`: make a decision of what the pools offer, what is known of the user, and the shared facts."""
 
 import numpy as np
+from msgspec.structs import replace
 
-from blending.blend import Blend, blend
+from blending.blend import Blend, Rules, blend
 from blending.posterior import Beta, updated
 from blending.randomness import key_of
-from engine.decision import VERDICTS, Decision, PoolPart
+from blending.returns import returns_table
+from engine.decision import Decision, PoolPart, verdict_letters
+from engine.errors import InputError
 from engine.events import Request
-from engine.policy import Policy
-from engine.pools import Facts, Gathered, Ranking
-from engine.state import Tally, UserState
+from engine.evidence import NOTHING, evidence_at
+from engine.pools import Facts, Gathered
+from engine.state import UserState
 
 
-def serve(state: UserState, request: Request, gathered: Gathered, facts: Facts, at_ms: int) -> Decision:
-    """Blend the gathered rankings into one feed; `at_ms` is the log's time of the request.
+def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) -> Decision:
+    """Blend what was gathered into one feed, by the facts it was gathered from; `at_ms` is the log's time.
 
-    The pools' posteriors are the population's prior updated with the user's own evidence. Raises ValueError
+    The pools' posteriors are the population's prior updated with the user's own evidence. Raises InputError
     when the request wants more slots than the policy allows.
     """
-    policy = facts.policy
-    if request.slots > policy.limits.slots_max:
-        raise ValueError(f"a feed has at most {policy.limits.slots_max} slots here, not {request.slots}")
-    rewards = policy.rewarded
-    posterior = _posterior(state, policy, facts.population.prior)
-    key = key_of(policy.blend.seed, request.user, request.request_id)
-    made = blend(posterior, np.array(list(rewards.values())), gathered.lists, request.slots, key)
-    parts = _parts(list(policy.pools), posterior, made, gathered.rankings, facts.population.items)
-    slot_pools = made.slot_pools.tolist()
-    slots = zip(slot_pools, made.slot_ranks.tolist(), strict=True)
+    facts = gathered.facts
+    policy, settings, population = facts.policy, facts.policy.blend, facts.population
+    if request.slots > settings.slots_max:
+        raise InputError(f"a feed has at most {settings.slots_max} slots by the policy, not {request.slots}")
+    delta = None if settings.returns == "webster" else population.delta
+    posterior = _posterior(state, facts, at_ms)
+    rules = Rules(
+        np.array(list(policy.rewarded.values())),
+        returns_table(request.slots, delta),
+        settings.temperature,
+        settings.epsilon,
+        request.slots if settings.draw == "slot" else 1,
+    )
+    made = blend(posterior, rules, gathered.lists, key_of(settings.seed, request.user, request.request_id))
+    parts = _parts(posterior, made, gathered)
+    slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
-        request=request,
+        request=replace(request, candidates={}) if request.candidates else request,
         at_ms=at_ms,
         policy_version=policy.version,
-        population_version=facts.population.version,
-        seed=policy.blend.seed,
-        actions=list(rewards),
-        rewards=list(rewards.values()),
+        population_version=population.version,
+        seed=settings.seed,
+        temperature=settings.temperature,
+        epsilon=settings.epsilon,
+        delta=delta,
+        explored=made.explored,
+        newcomer=state.slots_served < settings.newcomer_slots,
+        actions=list(policy.rewarded),
+        rewards=list(policy.rewarded.values()),
         pools=parts,
         slot_items=[parts[pool].items[rank] for pool, rank in slots],
-        slot_pools=slot_pools,
+        slot_pools=made.slot_pools.tolist(),
     )
 
 
-def _posterior(state: UserState, policy: Policy, prior: Beta) -> Beta:
+def _posterior(state: UserState, facts: Facts, at_ms: int) -> Beta:
+    evidence = evidence_at(state, at_ms, facts.policy.memory)
     own = [
-        [state.evidence.get(pool, {}).get(action, Tally()) for action in policy.rewarded]
-        for pool in policy.pools
+        [evidence.get((pool, action), NOTHING) for action in facts.policy.rewarded] for pool in facts.policy.pools
     ]
-    tallies = np.array([[(tally.successes, tally.exposure) for tally in row] for row in own])
-    return updated(prior, tallies[..., 0], tallies[..., 1])
+    table = np.array([[(tally.successes, tally.exposure) for tally in row] for row in own])
+    return updated(facts.population.prior, table[..., 0], table[..., 1])
 
 
-def _parts(
-    names: list[str], posterior: Beta, made: Blend, rankings: list[Ranking], items: list[str]
-) -> list[PoolPart]:
+def _parts(posterior: Beta, made: Blend, gathered: Gathered) -> list[PoolPart]:
+    """Each pool's part of the record, in the policy's order."""
+    population = gathered.facts.population
     parts = []
-    for pool, (name, ranking) in enumerate(zip(names, rankings, strict=True)):
-        verdicts = made.verdicts[pool][: np.count_nonzero(made.verdicts[pool])].tolist()
+    for pool, (name, ranking) in enumerate(zip(gathered.facts.policy.pools, gathered.rankings, strict=True)):
+        verdicts = verdict_letters(made.verdicts[pool])
+        read = ranking.items[: len(verdicts)].tolist()
         parts.append(
             PoolPart(
                 pool=name,
                 alpha=posterior.alpha[pool].tolist(),
                 beta=posterior.beta[pool].tolist(),
-                rates=made.rates[pool].tolist(),
+                rates=made.rates[:, pool].tolist(),
+                delays=population.delays[pool],
                 stock=ranking.items.size,
                 filtered=ranking.filtered,
                 intended=int(made.intended[pool]),
-                realised=verdicts.count(1),
-                items=[items[number] for number in ranking.items[: len(verdicts)].tolist()],
-                verdicts="".join(VERDICTS[verdict] for verdict in verdicts),
+                realised=verdicts.count("p"),
+                items=[
+                    population.items[number]
+                    if number < population.size
+                    else gathered.strangers[number - population.size]
+                    for number in read
+                ],
+                verdicts=verdicts,
             )
         )
     return parts

@@ -1,10 +1,14 @@
 """What is remembered of one user: evidence per pool and action, open decisions, and the reactions made."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 from msgspec import Struct
 
+from blending.delay import Delay
 from engine.events import Acted, Seen
+
+Cell: TypeAlias = tuple[str, str]  # (pool, action)
 
 
 class Tally(Struct, frozen=True, array_like=True):
@@ -13,20 +17,30 @@ class Tally(Struct, frozen=True, array_like=True):
     successes: float = 0.0
     exposure: float = 0.0
 
+    def plus(self, successes: float, exposure: float) -> "Tally":
+        """The sum."""
+        return Tally(self.successes + successes, self.exposure + exposure)
+
 
 class LedgerRow(Struct, frozen=True, array_like=True):
     """An open decision: what stood in each slot, and what is known of it so far.
 
-    `seen` is a bit set over slots; `acted` holds one per action that was taken. A bit is set once, whatever
-    is delivered again: this is the dedupe.
+    `weights` is what a view of each slot counts, `delays` by pool has an entry per action. `seen` is a bit set
+    over slots; `acted` holds one per action that was taken. A bit is set once, whatever is delivered again: this
+    is the dedupe. `tallies` by pool, an entry per action, are the sums over the bits that are set.
     """
 
     at_ms: int
     items: tuple[str, ...]
     pools: tuple[str, ...]
+    ranks: tuple[int, ...]
+    weights: tuple[float, ...]
     actions: tuple[str, ...]
+    delays: Mapping[str, tuple[Delay, ...]]
+    newcomer: bool
     seen: int = 0
     acted: Mapping[str, int] = {}
+    tallies: Mapping[str, tuple[Tally, ...]] = {}
 
 
 class Reacted(Struct, frozen=True, array_like=True, order=True):
@@ -48,30 +62,47 @@ class Waiting(Struct, frozen=True, array_like=True):
 class UserState(Struct, frozen=True, kw_only=True):
     """A user's state: a value. `fold` makes the next one; nothing in it is ever changed in place.
 
-    `evidence` is by pool, then action; `ledger` by request id, oldest first; `history` is sorted.
+    `closed` is the evidence of closed decisions by (pool, action), each term weighted by
+    2 ** ((its time - landmark_ms) / half-life); `ledger` holds the open ones by request id, oldest first;
+    `history` is sorted; `slots_served` counts the slots of all decisions.
     """
 
-    evidence: Mapping[str, Mapping[str, Tally]] = {}
+    closed: Mapping[Cell, Tally] = {}
+    landmark_ms: int = 0
     ledger: Mapping[str, LedgerRow] = {}
     history: tuple[Reacted, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    slots_served: int = 0
 
 
-class EvidenceLesson(Struct, frozen=True):
-    """What the population learns of a pool: an amount to add to S and E of (pool, action)."""
+class ViewLesson(Struct, frozen=True):
+    """What the population learns at once from a view or an action: counts by rank, and how long it took.
 
-    pool: str
-    action: str
+    `rank` is the item's place among those of its pool in the feed. `at_ms` is the decision's time; `delay_ms`
+    is how long after it the action came, None for a view without one.
+    """
+
+    cell: Cell
+    rank: int
     successes: float
     exposure: float
+    at_ms: int
+    delay_ms: int | None
+
+
+class PriorLesson(Struct, frozen=True):
+    """What the population's prior learns from a newcomer's closed decision: S and E of one (pool, action)."""
+
+    cell: Cell
+    tally: Tally
 
 
 class ReactionLesson(Struct, frozen=True):
-    """What the population learns of an item: somebody who had the history `before` did this with it."""
+    """What the population learns of an item: somebody whose earlier reactions are `before` did this with it."""
 
     item: str
     action: str
     before: tuple[Reacted, ...]
 
 
-Lesson = EvidenceLesson | ReactionLesson
+Lesson = ViewLesson | PriorLesson | ReactionLesson

@@ -1,8 +1,8 @@
 """The command line. Results go to stdout, all else to stderr; exit 0 done, 1 a check failed, 2 bad input."""
 
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,17 @@ from feedloom.doctor import examine
 from feedloom.interaction_log import read_items, read_log
 from feedloom.movielens import movielens
 from feedloom.report import print_table, write_report
+from feedloom.simulation_report import print_scoreboard, write_simulation
 from simulator.backtest import backtest
+from simulator.closed_loop import ACTION
+from simulator.interactions import Interaction
+from simulator.peers import available_peers
+from simulator.referee import Plan, judged, seeded, trial, trials
 from simulator.scoreboard import Backtest
+from simulator.worlds import WORLDS
 from streams.policy_file import read_policy
 from streams.recording import Recording
+from streams.replay import replay
 
 MOVIELENS_POSITIVE = "value>=4"
 Options = dict[str, Any]
@@ -30,15 +37,9 @@ Command = Callable[..., None]
 
 OPTIONS = [
     click.option("--items", type=click.Path(path_type=Path), help="CSV with the column item and attributes."),
-    click.option(
-        "--policy", type=click.Path(path_type=Path), help="TOML file; the defaults are in policy.toml."
-    ),
-    click.option(
-        "--positive", metavar="'COLUMN OP VALUE'", help="Rows that ask for a feed, such as 'value>=4'."
-    ),
-    click.option(
-        "--train-fraction", type=float, default=0.2, show_default=True, help="First part, not scored."
-    ),
+    click.option("--policy", type=click.Path(path_type=Path), help="TOML file; the defaults are in policy.toml."),
+    click.option("--positive", metavar="'COLUMN OP VALUE'", help="Rows that ask for a feed, such as 'value>=4'."),
+    click.option("--train-fraction", type=float, default=0.2, show_default=True, help="First part, not scored."),
     click.option("--slots", type=click.IntRange(1), default=10, show_default=True, help="Slots of a feed."),
     click.option("--seed", type=int, help="Seed of all draws; default: the policy's."),
     click.option(
@@ -78,6 +79,7 @@ def backtest_command(log: Path, **options: Any) -> None:
 @backtest_options
 def demo(**options: Any) -> None:
     """The backtest on MovieLens-100K, which is downloaded once; the report page goes to feedloom-demo."""
+    checked_policy(options)
     log, items = movielens(lambda doing: click.echo(doing, err=True))
     given = {name: value for name, value in options.items() if value is not None}
     defaults = {"items": items, "positive": MOVIELENS_POSITIVE, "out": Path("feedloom-demo")}
@@ -86,49 +88,78 @@ def demo(**options: Any) -> None:
 
 def run_backtest(log: Path, dataset: str, options: Options) -> None:
     """Check every input before the first event, replay, then show what came of it."""
+    policy = checked_policy(options)
+    rows = read_log(log, options["positive"])
+    items = read_items(options["items"]) if options["items"] else {}
+    with ExitStack() as stack:
+        stack.enter_context(promised(options["out"]))
+        recording = stack.enter_context(Recording(options["record"], policy)) if options["record"] else None
+        with progress_bar() as bar:
+            task = bar.add_task("replaying", total=len(rows))
+            result = backtest(
+                rows,
+                policy,
+                dataset=dataset,
+                train_fraction=options["train_fraction"],
+                slots=options["slots"],
+                batch=options["batch"],
+                log=recording,
+                progress=lambda done: bar.update(task, completed=done),
+            )
+        titles = {item: " ".join(of["title"]) for item, of in items.items() if of.get("title")}
+        warn(rows)
+        show(result, titles, options["out"], as_json=options["as_json"])
+
+
+def checked_policy(options: Options) -> Policy:
+    """The policy of a backtest, and refusal of options that do not go with it."""
     if not 0 <= options["train_fraction"] < 1:
         raise InputError(
             f"--train-fraction is a part of the log, from 0 to below 1, not {options['train_fraction']}"
         )
     policy = chosen_policy(options["policy"], options["seed"])
-    if options["slots"] > policy.limits.slots_max:
-        raise InputError(f"--slots is at most {policy.limits.slots_max} by the policy ([limits] slots_max)")
-    rows = read_log(log, options["positive"])
-    items = read_items(options["items"]) if options["items"] else {}
-    if options["out"]:
-        make_folder(options["out"])
-    with ExitStack() as stack:
-        recording = stack.enter_context(Recording(options["record"], policy)) if options["record"] else None
-        bar = stack.enter_context(progress_bar())
-        task = bar.add_task("replaying", total=len(rows))
-        result = backtest(
-            rows,
-            policy,
-            dataset=dataset,
-            train_fraction=options["train_fraction"],
-            slots=options["slots"],
-            batch=options["batch"],
-            log=recording,
-            progress=lambda done: bar.update(task, completed=done),
+    if options["slots"] > policy.blend.slots_max:
+        raise InputError(f"--slots is at most {policy.blend.slots_max} by the policy ([blend] slots_max)")
+    return policy
+
+
+def warn(rows: Sequence[Interaction]) -> None:
+    """Say what a log can hardly show."""
+    pairs = {(row.user, row.item) for row in rows}
+    if len(pairs) < len(rows):
+        click.echo(
+            f"note: {len(rows) - len(pairs):,} of {len(rows):,} rows repeat a user and item; an item reacted to is "
+            "not offered again, so these cannot be hit",
+            err=True,
         )
-    titles = {
-        item: " ".join(attributes["title"]) for item, attributes in items.items() if attributes.get("title")
-    }
-    show(result, titles, options["out"], as_json=options["as_json"])
 
 
 def chosen_policy(path: Path | None, seed: int | None) -> Policy:
     """The policy of a file or the default one, with the seed of the command line if there is one."""
     policy = read_policy(path) if path else Policy()
-    return policy if seed is None else replace(policy, blend=replace(policy.blend, seed=seed))
-
-
-def make_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be had before the work, not after it."""
+    if seed is None:
+        return policy
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}; choose another --out") from error
+        return replace(policy, blend=replace(policy.blend, seed=seed))
+    except ValueError as error:
+        raise InputError(f"--{error}") from error
+
+
+@contextmanager
+def promised(folder: Path | None) -> Iterator[None]:
+    """Refuse a folder that cannot be had before the work, and leave none behind if the work fails."""
+    made = [] if folder is None else [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except FileExistsError as error:
+        raise InputError(f"{folder} is not a folder: choose another --out") from error
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # it holds something by now
+                path.rmdir()
+        raise
 
 
 def progress_bar() -> Progress:
@@ -147,6 +178,67 @@ def show(result: Backtest, titles: dict[str, str], out: Path | None, *, as_json:
     if out:
         page, picture = write_report(result, titles, out)
         click.echo(f"report: {page} and {picture}", err=True)
+
+
+@cli.command()
+@click.argument("scenario", type=click.Choice(sorted(WORLDS)))
+@click.option("--seed", type=int, default=0, show_default=True, help="First seed, of the world and of all draws.")
+@click.option(
+    "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Seeds from there on, in parallel."
+)
+@click.option("--feeds", type=click.IntRange(1), default=2000, show_default=True, help="Feeds of each user.")
+@click.option("--users", type=click.IntRange(1), default=1, show_default=True, help="Users that live at a time.")
+@click.option("--policy", type=click.Path(path_type=Path), help="TOML file; its pools give way to the world's.")
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Inputs of a micro-batch.")
+@click.option("--record", type=click.Path(path_type=Path), help="Write the topics into this new folder (one seed).")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report page into this folder.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table.")
+def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
+    """Let simulated users live with the blend, and say what it lost against the best feeds of their world."""
+    if options["record"] and seeds > 1:
+        raise InputError("--record takes the topics of one run: leave out --seeds")
+    if seed < 0:
+        raise InputError(f"--seed counts from 0, so {seed} is none")
+    policy = chosen_policy(options["policy"], None)
+    if ACTION not in policy.likes:
+        raise InputError(f"simulated users {ACTION} items: give [actions.{ACTION}] a reward above 0")
+    plan = Plan(scenario, policy, options["feeds"], options["users"], options["batch"])
+    _, missing = available_peers(1, 0)
+    if missing:
+        click.echo(f"left out, not installed (pip install 'feedloom[bench]'): {', '.join(missing)}", err=True)
+    with ExitStack() as stack:
+        stack.enter_context(promised(options["out"]))
+        if options["record"]:
+            recording = stack.enter_context(Recording(options["record"], seeded(plan, seed)))
+            runs = iter([trial(plan, seed, recording)])
+        else:
+            runs = trials(plan, range(seed, seed + seeds))
+        with progress_bar() as bar:
+            result, curves = judged(plan, seed, bar.track(runs, total=seeds, description="simulating"))
+        if options["as_json"]:
+            click.echo(msgspec.json.format(msgspec.json.encode(result)).decode())
+        else:
+            print_scoreboard(result, curves, Console())
+        if options["out"]:
+            page, picture = write_simulation(result, curves, options["out"])
+            click.echo(f"report: {page} and {picture}", err=True)
+
+
+@cli.command("replay")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--batch", type=click.IntRange(1), default=256, show_default=True, help="Inputs of a micro-batch.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def replay_command(folder: Path, batch: int, *, as_json: bool) -> None:
+    """Decide every request of the recording DIR again, and compare byte for byte."""
+    equal, difference = replay(folder, batch)
+    if as_json:
+        click.echo(msgspec.json.encode({"equal": equal, "difference": difference}).decode())
+    elif difference:
+        click.echo(f"{equal} decisions are the same, then {difference}")
+    else:
+        click.echo(f"{equal} decisions, all the same byte for byte")
+    if difference:
+        sys.exit(1)
 
 
 @cli.command()
@@ -176,7 +268,7 @@ def main() -> None:
     except (InputError, click.ClickException) as error:
         fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
     except OSError as error:
-        fail(f"{error.strerror or error}: {error.filename or 'the output'} could not be written")
+        fail(f"{error.strerror or error}: {error.filename or 'writing the output'}")
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         sys.exit(130)

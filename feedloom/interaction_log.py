@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from engine.errors import InputError
 from engine.events import ID_LENGTH_MAX
-from simulator.interactions import Interaction
+from simulator.interactions import NOT_POSITIVE, Interaction
 
 Cells = list[str]
 Comparison = Callable[[Any, Any], bool]
@@ -106,14 +106,14 @@ def _row_reader(table: Table, positive: str | None) -> Callable[[Cells], Interac
     is_positive = _condition(table, positive)
 
     def read_row(cells: Cells) -> Interaction:
-        if value_at is not None:
+        if value_at is not None and cells[value_at]:
             _finite(cells[value_at], "value")
         user, item = _filled(cells[user_at], "user"), _filled(cells[item_at], "item")
         liked = is_positive(cells)
-        action = "rated"
+        action = NOT_POSITIVE
         if liked:
             action = "like" if action_at is None else _filled(cells[action_at], "action")
-        return Interaction(user, item, _at_ms(cells[time_at]), action, liked)
+        return Interaction(user, item, _at_ms(cells[time_at].strip()), action, liked)
 
     return read_row
 

@@ -64,9 +64,7 @@ def _cache_folder() -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    return all(
-        (folder / name).is_file() and _sha256(folder / name) == CSV_SHA256[name] for name in CSV_SHA256
-    )
+    return all((folder / name).is_file() and _sha256(folder / name) == CSV_SHA256[name] for name in CSV_SHA256)
 
 
 def _sha256(path: Path) -> str:
@@ -118,9 +116,7 @@ def _convert(wheel: Path, into: Path) -> None:
     with ZipFile(wheel) as archive:
         ratings = _rows(archive, f"{MEMBER}.inter")
         items = _rows(archive, f"{MEMBER}.item")
-    _write(
-        into / RATINGS, "user,item,timestamp,value", ([u, i, time, value] for u, i, value, time in ratings)
-    )
+    _write(into / RATINGS, "user,item,timestamp,value", ([u, i, time, value] for u, i, value, time in ratings))
     _write(into / ITEMS, "item,title,year,genre", (_item(*row) for row in items))
 
 

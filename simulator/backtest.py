@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from time import perf_counter
 
+from msgspec.structs import replace
+
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, Organic, Request, Seen
-from engine.policy import Policy
+from engine.policy import ActionPolicy, Policy
 from simulator.baselines import Asked, Baseline, baselines
-from simulator.interactions import Interaction
+from simulator.interactions import NOT_POSITIVE, Interaction
 from simulator.scoreboard import Backtest, ExampleSlot, Scoreboard, Summary
 from streams.codec import encode
 from streams.embedded import EmbeddedRunner, Log
@@ -39,6 +41,7 @@ def backtest(
     `progress` is told the number of rows done. Raises InputError when the log holds nothing to score or an
     action that the policy does not name.
     """
+    policy = replace(policy, actions={NOT_POSITIVE: ActionPolicy(0.0)} | policy.actions)
     first_scored = int(len(rows) * train_fraction)
     _check(rows, first_scored, policy)
     replay = _Replay(rows, policy, slots, batch, log)
@@ -53,15 +56,19 @@ def backtest(
 
 def _check(rows: Sequence[Interaction], first_scored: int, policy: Policy) -> None:
     if not any(row.positive for row in rows[first_scored:]):
-        raise InputError(
-            "the log has no positive event to score after the training part: lower --train-fraction"
-        )
+        raise InputError("the log has no positive event to score after the training part: lower --train-fraction")
     unknown = sorted({row.action for row in rows} - policy.actions.keys())
     if unknown:
         raise InputError(
             f"the log has the action {unknown[0]!r}, which the policy does not name: "
-            f"add [actions.{unknown[0]}] with its reward to a policy file and pass it with --policy"
+            f'add [actions."{unknown[0]}"] with its reward to a policy file and pass it with --policy'
         )
+    taken = sorted((baselines(["-"], policy.blend).keys() | {FEEDLOOM}) & policy.pools.keys())
+    if taken:
+        raise InputError(f"the policy has a pool {taken[0]!r}, which is the name of a whole policy here: rename it")
+    external = [name for name, pool in policy.pools.items() if pool.kind == "external"]
+    if external:
+        raise InputError(f"a log brings no candidates for the external pool {external[0]!r}: leave it out")
 
 
 class _Replay:
@@ -94,7 +101,7 @@ class _Replay:
         request = Request(request_id=str(number), user=row.user, slots=self._slots, ts_ms=row.at_ms)
         gathered = self.runner.gather(request)
         population = self.runner.facts.population
-        size, item = population.size, population.number_of.get(row.item)
+        size, item = population.size, population.number(row.item)
         decision = self.runner.serve(request, gathered, row.at_ms)
         self._react(number, row, decision)
         self._feedloom_seconds += perf_counter() - started
@@ -103,9 +110,7 @@ class _Replay:
         self._requests += 1
 
     def _organic(self, number: int, row: Interaction) -> None:
-        event = Organic(
-            event_id=f"{number}", user=row.user, item=row.item, action=row.action, ts_ms=row.at_ms
-        )
+        event = Organic(event_id=f"{number}", user=row.user, item=row.item, action=row.action, ts_ms=row.at_ms)
         self.runner.react(event, row.at_ms)
 
     def _react(self, number: int, row: Interaction, decision: Decision) -> None:

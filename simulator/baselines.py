@@ -7,9 +7,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from blending.blend import blend
+from blending.blend import Rules, blend
 from blending.posterior import Beta, updated
 from blending.randomness import bits_at, key_of
+from blending.returns import returns_table
 from engine.policy import BlendPolicy
 from engine.pools import Gathered
 
@@ -134,7 +135,7 @@ class Thompson:
         posterior = updated(self._prior, *self._of(asked.user))
         key = key_of(self._seed, self._name, asked.user, asked.request)
         lists = asked.gathered.lists
-        made = blend(posterior, REWARD, lists, asked.slots, key)
+        made = blend(posterior, Rules(REWARD, returns_table(asked.slots, 1.0)), lists, key)
         return Slate(lists.items[made.slot_pools, made.slot_ranks].tolist(), made.slot_pools.tolist())
 
     def learn(self, user: str, slate: Slate, hit: int | None) -> None:

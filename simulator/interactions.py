@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+NOT_POSITIVE = "rated"  # the action of rows that only teach; it earns nothing unless a policy says so
+
 
 class Interaction(Struct, frozen=True):
     """A user did something with an item.

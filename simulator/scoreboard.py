@@ -125,13 +125,9 @@ class Scoreboard:
 
         with np.errstate(invalid="ignore"):  # NaN where a window has nothing scored
             scored = per_window(self._scored)
-            hits = {
-                name: (per_window(hits * self._scored) / scored).tolist() for name, hits in self._hits.items()
-            }
+            hits = {name: (per_window(hits * self._scored) / scored).tolist() for name, hits in self._hits.items()}
             slots = per_window(self._slots.sum(axis=1))
-            share = {
-                pool: (per_window(self._slots[:, at]) / slots).tolist() for at, pool in enumerate(self._pools)
-            }
+            share = {pool: (per_window(self._slots[:, at]) / slots).tolist() for at, pool in enumerate(self._pools)}
         return Timeline(ends.tolist(), hits, share)
 
 

@@ -1,7 +1,5 @@
 """Events and decisions as JSON bytes, both ways. What cannot be read is an InputError that says why."""
 
-from typing import TypeVar
-
 import msgspec
 
 from engine.decision import Decision
@@ -9,7 +7,6 @@ from engine.errors import InputError
 from engine.events import Acted, Event, Organic, Request, Seen
 
 Value = Event | Decision
-T = TypeVar("T", bound=Value)
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(Request | Seen | Acted | Organic | Decision)
@@ -26,11 +23,3 @@ def decode(data: bytes) -> Value:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"not an event or decision: {error}") from error
-
-
-def decode_as(kind: type[T], data: bytes) -> T:
-    """Read one that must be of this kind."""
-    value = decode(data)
-    if not isinstance(value, kind):
-        raise InputError(f"a {type(value).__name__.lower()} stands where a {kind.__name__.lower()} belongs")
-    return value

@@ -4,18 +4,19 @@ A micro-batch ends with a commit: its records go to the log first, and only then
 kept. Where batches are cut changes no result.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Reaction, Request, Seen
-from engine.fold import Outcome, fold
+from engine.fold import Outcome, close_due, fold
 from engine.policy import Policy
 from engine.pools import Facts, Gathered, gather
 from engine.population import Sums, fit
 from engine.serve import serve
-from engine.state import UserState
+from engine.state import Lesson, UserState
 from streams.recording import Entry, Topic
 
 NEWCOMER = UserState()
@@ -38,7 +39,9 @@ class EmbeddedRunner:
         self._facts = Facts(policy, fit(self.sums, policy))
         self._log = log
         self._batch = batch
+        self._ended = False
         self._staged: dict[str, UserState] = {}
+        self._due: deque[tuple[int, str]] = deque()  # open decisions, oldest first
         self._entries: list[Entry] = []
 
     def state(self, user: str) -> UserState:
@@ -55,7 +58,7 @@ class EmbeddedRunner:
 
     def gather(self, request: Request) -> Gathered:
         """Ask the pools for the candidates of a request."""
-        return gather(self.state(request.user), request.slots, self.facts)
+        return gather(self.state(request.user), request, self.facts)
 
     def serve(self, request: Request, gathered: Gathered, at_ms: int) -> Decision:
         """Answer a request, and fold the decision into its user's state.
@@ -65,7 +68,7 @@ class EmbeddedRunner:
         state = self.state(request.user)
         if request.request_id in state.ledger:
             raise InputError(f"request {request.request_id} of user {request.user} has a decision already")
-        decision = serve(state, request, gathered, self.facts, at_ms)
+        decision = serve(state, request, gathered, at_ms)
         offset = self.sums.records
         self._stage("requests", offset, at_ms, request)
         self._entries.append(Entry("feeds", offset, request.user, at_ms, decision))
@@ -77,31 +80,50 @@ class EmbeddedRunner:
         policy = self._facts.policy
         if not isinstance(reaction, Seen) and reaction.action not in policy.actions:
             raise InputError(
-                f"action {reaction.action!r} is not in the policy: add [actions.{reaction.action}]"
+                f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
             )
-        if (
-            policy.population.every_records > 1
-        ):  # else the version due here is outdated before anyone reads it
+        if policy.population.every_records > 1:  # else the version due here is outdated before anyone reads it
             self._facts = self.facts
         self._stage("feedback", self.sums.records, at_ms, reaction)
         return self._fold(reaction.user, reaction, at_ms)
 
     def commit(self) -> None:
-        """End the micro-batch."""
+        """End the micro-batch.
+
+        If the log refuses it the runner is at an end, because what the population has learned of the batch
+        cannot be taken back: it goes on as a new runner over what the log holds.
+        """
         if self._log:
-            self._log.append(self._entries)
+            entries, self._entries = self._entries, []
+            self._ended = True
+            self._log.append(entries)
+            self._ended = False
         self.states.update(self._staged)
         self._staged.clear()
         self._entries.clear()
 
     def _stage(self, topic: Topic, offset: int, at_ms: int, value: Request | Reaction) -> None:
+        assert not self._ended, "a runner whose log refused a batch is at an end"
         if offset and offset % self._batch == 0:
             self.commit()
         self._entries.append(Entry(topic, offset, value.user, at_ms, value))
 
     def _fold(self, user: str, value: Decision | Reaction, at_ms: int) -> Outcome:
         policy = self._facts.policy
-        folded = fold(self.state(user), value, at_ms, policy.limits)
+        lessons = self._close_due(at_ms)
+        folded = fold(self.state(user), value, at_ms, policy.memory)
         self._staged[user] = folded.state
-        self.sums.absorb(folded.lessons, policy)
+        self.sums.absorb(lessons + folded.lessons, at_ms, policy)
+        if folded.outcome == "adopted":
+            self._due.append((at_ms, user))
         return folded.outcome
+
+    def _close_due(self, at_ms: int) -> tuple[Lesson, ...]:
+        """Close decisions whose window has passed, also of people who never come back."""
+        memory = self._facts.policy.memory
+        lessons: tuple[Lesson, ...] = ()
+        while self._due and self._due[0][0] < at_ms - memory.window_ms:
+            _, user = self._due.popleft()
+            self._staged[user], closed = close_due(self.state(user), at_ms, memory)
+            lessons += closed
+        return lessons

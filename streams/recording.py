@@ -4,18 +4,18 @@ Each line is an envelope like Kafka's own: `offset` (the position of the input i
 engine; a decision carries that of its request), `key`, `ts_ms` (the log's time) and `value`.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Literal, NamedTuple
 
 import msgspec
 from msgspec import Raw, Struct
 
-from engine.decision import Decision
 from engine.errors import InputError
 from engine.policy import Policy
-from streams.codec import Value, decode_as, encode
+from streams.codec import Value, decode, encode
 
 Topic = Literal["requests", "feedback", "feeds"]
 TOPICS: tuple[Topic, ...] = ("requests", "feedback", "feeds")
@@ -44,21 +44,40 @@ class Recording:
     """Writes a recording; as a context manager it appears under its name only when all of it is written."""
 
     def __init__(self, folder: Path, policy: Policy) -> None:
-        """Refuse a folder that holds something already."""
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        """Record into a folder that is new or empty. Raises InputError for any other."""
+        self._folder = folder.resolve()
+        self._policy = policy
+        if self._folder.exists() and (not self._folder.is_dir() or any(self._folder.iterdir())):
             raise InputError(f"{folder} exists and is not an empty folder: choose another for the recording")
-        self._folder = folder
-        self._partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
-        try:
-            self._partial.mkdir(parents=True)
-            self._files: dict[Topic, IO[bytes]] = {
-                topic: (self._partial / f"{topic}.jsonl").open("wb") for topic in TOPICS
-            }
-        except OSError as error:
-            raise InputError(f"cannot record to {folder}: {error.strerror}") from error
-        line = Envelope(0, policy.version, 0, Raw(msgspec.json.encode(policy)))
-        (self._partial / "policy.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
+
+    def __enter__(self) -> "Recording":
+        """Write beside the folder until the block ends."""
+        with ExitStack() as undo:
+            try:
+                self._folder.parent.mkdir(parents=True, exist_ok=True)
+                prefix = f".{self._folder.name}."
+                self._partial = Path(undo.enter_context(TemporaryDirectory(dir=self._folder.parent, prefix=prefix)))
+                self._files: dict[Topic, IO[bytes]] = {
+                    topic: undo.enter_context((self._partial / f"{topic}.jsonl").open("wb")) for topic in TOPICS
+                }
+            except OSError as error:
+                raise InputError(f"cannot record to {self._folder}: {error.strerror}") from error
+            line = Envelope(0, self._policy.version, 0, Raw(msgspec.json.encode(self._policy)))
+            (self._partial / "policy.jsonl").write_bytes(msgspec.json.encode(line) + b"\n")
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give the folder its name if all went well; leave nothing otherwise."""
+        with self._undo:
+            for file in self._files.values():
+                file.close()
+            if kind is None:
+                kept = self._partial / "kept"
+                kept.mkdir()
+                for path in self._partial.glob("*.jsonl"):
+                    path.replace(kept / path.name)
+                kept.replace(self._folder)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write one micro-batch."""
@@ -71,35 +90,41 @@ class Recording:
             ]
             file.write(b"".join(lines))
 
-    def __enter__(self) -> "Recording":
-        """Write until the block ends."""
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Give the folder its name if all went well, remove it otherwise."""
-        for file in self._files.values():
-            file.close()
-        if kind is None:
-            self._partial.replace(self._folder)
-        else:
-            shutil.rmtree(self._partial, ignore_errors=True)
+class Line(NamedTuple):
+    """A record of a recording, and where it stands."""
+
+    offset: int
+    at_ms: int
+    value: Value
+    place: str
 
 
-def decisions(folder: Path) -> Iterator[Decision]:
-    """The decisions of a recording, in order. Raises InputError with file and line of an unreadable one."""
-    path = folder / "feeds.jsonl"
+def read_topic(folder: Path, topic: Topic) -> Iterator[Line]:
+    """The records of one topic, in order. Raises InputError with file and line of an unreadable one."""
+    path = folder / f"{topic}.jsonl"
+    with _readable(path), path.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                envelope = msgspec.json.decode(line, type=Envelope)
+                yield Line(envelope.offset, envelope.ts_ms, decode(bytes(envelope.value)), f"{path}, line {number}")
+            except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
+                raise InputError(f"{path}, line {number}: {error}") from error
+
+
+def recorded_policy(folder: Path) -> Policy:
+    """The policy that a recording was made with. Raises InputError where there is none."""
+    path = folder / "policy.jsonl"
     try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                yield _decision(line, f"{path}, line {number}")
+        with _readable(path):
+            return msgspec.json.decode(msgspec.json.decode(path.read_bytes(), type=Envelope).value, type=Policy)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise InputError(
-            f"cannot read {path}: {error.strerror}; --records takes a folder that --record made"
-        ) from error
-
-
-def _decision(line: bytes, place: str) -> Decision:
-    try:
-        return decode_as(Decision, bytes(msgspec.json.decode(line, type=Envelope).value))
-    except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
-        raise InputError(f"{place}: {error}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; give a folder that --record made") from error

@@ -75,7 +75,7 @@ def test_a_log_without_a_scored_positive_event_is_refused() -> None:
 
 def test_an_action_that_the_policy_does_not_name_is_refused_before_the_replay() -> None:
     rows = [*sessions(5, events=10), Interaction("u", "i", 10**7, "purchase", positive=True)]
-    with pytest.raises(InputError, match=r"add \[actions.purchase\]"):
+    with pytest.raises(InputError, match=r"add \[actions.\"purchase\"\]"):
         backtest(rows, Policy(), dataset="d")
 
 

@@ -19,19 +19,23 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammainc, gammaln
 
-from blending.blend import Lists, blend, lists_of
+from blending.blend import Lists, Rules, blend, lists_of
 from blending.kernels import (
     DUPLICATE,
+    EXPLORE_STREAM,
     PLACED,
+    TIE_STREAM,
     UNREAD,
     allocate,
     draw_rates,
+    intended_counts,
     log_gamma_variate,
     tie_breaks,
     utilities_of,
 )
 from blending.posterior import Beta, capped, updated
 from blending.randomness import bits_at, key_of, stream, uniform_at
+from blending.returns import returns_table
 
 ROOT = Path(__file__).parent.parent
 SEED = 20161111
@@ -179,21 +183,24 @@ def test_log_gamma_variates_have_their_distribution(shape: float) -> None:
 )
 def test_rates_have_the_beta_distribution_of_their_arm(alpha: float, beta: float) -> None:
     """Kolmogorov-Smirnov at 1e-7 each: eight tests. Half the draws come from one key, half from many."""
-    cells = (250, 200)
-    wide = draw_rates(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"))
+    cells = (50, 50)
+    wide = draw_rates(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"), 20)
     one = (np.full((5, 5), alpha), np.full((5, 5), beta))
-    many = [draw_rates(*one, key_of(SEED, "many", str(number))) for number in range(2000)]
+    many = [draw_rates(*one, key_of(SEED, "many", str(number)), 2) for number in range(1000)]
     drawn = np.concatenate([wide.ravel(), np.ravel(many)])
     assert stats.kstest(drawn, stats.beta(alpha, beta).cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
 
 
-def test_the_draws_of_neighbouring_arms_are_uncorrelated() -> None:
+def test_the_draws_of_neighbouring_arms_and_slots_are_uncorrelated() -> None:
     """The correlation of n independent pairs is normal with variance 1 / n: beyond 5.5 sd once in 2.6e7."""
-    rates = draw_rates(np.ones((100_000, 2)), np.ones((100_000, 2)), key_of(SEED, "pairs"))
-    within = np.corrcoef(rates[:, 0], rates[:, 1])[0, 1]
-    between = np.corrcoef(rates[:-1, 1], rates[1:, 0])[0, 1]
-    assert abs(within) < 5.5 / math.sqrt(100_000), f"seed {SEED}"
-    assert abs(between) < 5.5 / math.sqrt(99_999), f"seed {SEED}"
+    rates = draw_rates(np.ones((50_000, 2)), np.ones((50_000, 2)), key_of(SEED, "pairs"), 2)
+    pairs = {
+        "two actions": (rates[0, :, 0], rates[0, :, 1]),
+        "two pools": (rates[0, :-1, 1], rates[0, 1:, 0]),
+        "two slots": (rates[0, :, 0], rates[1, :, 0]),
+    }
+    for which, (one, other) in pairs.items():
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5.5 / math.sqrt(one.size), f"seed {SEED}, {which}"
 
 
 @st.composite
@@ -204,28 +211,32 @@ def posteriors(draw: st.DrawFn, pools_max: int = 5, actions_max: int = 4) -> Bet
     return Beta(np.reshape(draw(column), size), np.reshape(draw(column), size))
 
 
-@given(posteriors(), keys, st.data())
+@given(posteriors(), keys, st.integers(1, 3), st.data())
 def test_another_arms_posterior_never_moves_a_draw(
-    posterior: Beta, key: np.uint64, data: st.DataObject
+    posterior: Beta, key: np.uint64, draws: int, data: st.DataObject
 ) -> None:
-    before = draw_rates(*posterior, key)
-    pool, action = (data.draw(st.integers(0, size - 1)) for size in before.shape)
+    before = draw_rates(*posterior, key, draws)
+    pool, action = (data.draw(st.integers(0, size - 1)) for size in posterior.alpha.shape)
     alpha, beta = posterior.alpha.copy(), posterior.beta.copy()
     alpha[pool, action] += data.draw(shapes)
     beta[pool, action] += data.draw(shapes)
-    after = draw_rates(alpha, beta, key)
+    after = draw_rates(alpha, beta, key, draws)
     others = np.ones(before.shape, bool)
-    others[pool, action] = False
+    others[:, pool, action] = False
     assert np.array_equal(before[others], after[others])
-    assert before[pool, action] != after[pool, action]
+    assert np.all(before[:, pool, action] != after[:, pool, action])
 
 
 @given(posteriors(), keys, keys)
 def test_draws_are_a_function_of_the_key(posterior: Beta, key: np.uint64, other: np.uint64) -> None:
-    rates = draw_rates(*posterior, key)
-    between = draw_rates(*posterior, other)
-    assert np.array_equal(rates, draw_rates(*posterior, key))
-    assert np.array_equal(rates, between) == (key == other)
+    rates = draw_rates(*posterior, key, 1)
+    assert np.array_equal(rates, draw_rates(*posterior, key, 1))
+    assert np.array_equal(rates, draw_rates(*posterior, other, 1)) == (key == other)
+
+
+@given(posteriors(), keys, st.integers(1, 4))
+def test_drawing_for_more_slots_only_appends(posterior: Beta, key: np.uint64, draws: int) -> None:
+    assert np.array_equal(draw_rates(*posterior, key, draws + 1)[:draws], draw_rates(*posterior, key, draws))
 
 
 # Posteriors
@@ -281,12 +292,15 @@ def test_after_n_views_the_prior_has_the_share_s_of_s_plus_n_in_the_mean(
 
 
 class Offer(NamedTuple):
-    """What `allocate` is given."""
+    """What `allocate` is given: utilities by draw and pool, h by items given, and a feed mixed at random or not."""
 
     utilities: np.ndarray
     ties: np.ndarray
+    returns: np.ndarray
     lists: Lists
     slots: int
+    explored: bool = False
+    key: np.uint64 = np.uint64(SEED)
 
     @property
     def rankings(self) -> list[list[int]]:
@@ -301,13 +315,17 @@ class Offer(NamedTuple):
 
     def allocated(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What `allocate` makes of it."""
-        return allocate(self.utilities, self.ties, self.lists.items, self.lists.stock, self.slots)
+        utilities, ties, returns, lists, slots, explored, key = self
+        return allocate(utilities, ties, returns, lists.items, lists.stock, slots, explored, key)
+
+
+SLOTS_MAX = 20
 
 
 @st.composite
-def offers(draw: st.DrawFn, *, tied: bool = True) -> Offer:
+def offers(draw: st.DrawFn, *, tied: bool = True, explored: bool | None = None) -> Offer:
     """Short lists over few items: pools run empty, share items and tie. The padding is an item, too."""
-    pools = draw(st.integers(1, 5))
+    pools, slots = draw(st.integers(1, 5)), draw(st.integers(1, SLOTS_MAX - 1))
     item = st.integers(0, 14)
     ranking = st.lists(item, unique=True, max_size=3) | st.lists(item, unique=True, min_size=5, max_size=9)
     rankings = draw(st.lists(ranking, min_size=pools, max_size=pools))
@@ -315,32 +333,49 @@ def offers(draw: st.DrawFn, *, tied: bool = True) -> Offer:
     items = np.full((pools, max(map(len, rankings)) + draw(st.integers(0, 2))), 7, np.int32)
     for row, entries in zip(items, rankings, strict=True):
         row[: len(entries)] = entries
-    utility = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.25]) if tied else st.floats(-10.0, 10.0)
-    utilities = draw(st.lists(utility, min_size=pools, max_size=pools, unique=not tied))
+    utility = st.sampled_from([-2.5, -1.0, -0.0, 0.0, 0.25, 0.5]) if tied else st.floats(-10.0, 10.0)
+    cells = pools * draw(st.sampled_from([1, SLOTS_MAX]))
+    utilities = draw(st.lists(utility, min_size=cells, max_size=cells, unique=not tied))
+    returns = returns_table(SLOTS_MAX, draw(st.sampled_from([None, 1.0, 0.5, 0.85])))
     ties = draw(st.permutations(range(pools)))
-    slots = draw(st.integers(1, 20))
-    return Offer(np.array(utilities), np.array(ties, np.int64), Lists(items, stock), slots)
+    return Offer(
+        np.reshape(utilities, (-1, pools)),
+        np.array(ties, np.int64),
+        returns,
+        Lists(items, stock),
+        slots,
+        draw(st.booleans()) if explored is None else explored,
+        draw(keys),
+    )
 
 
 def plain_allocation(offer: Offer) -> tuple[list[tuple[int, int]], list[str]]:
-    """Walk the pools from the best to the worst, each to its end, until the feed is full.
-
-    Utilities stand still during a feed, so the best pool that has an item left is the same until it has none.
-    """
-    by_rank = sorted(
-        range(len(offer.rankings)), key=lambda p: (offer.utilities[p], offer.ties[p]), reverse=True
-    )
+    """Slot by slot in plain Python: the pools that have something left, and the best of them or any."""
+    unread = [list(enumerate(ranking)) for ranking in offer.rankings]
     slots: list[tuple[int, int]] = []
     shown: set[int] = set()
-    verdicts = ["" for _ in offer.rankings]
-    for pool in by_rank:
-        for rank, item in enumerate(offer.rankings[pool]):
-            if len(slots) < offer.slots:
-                verdicts[pool] += "d" if item in shown else "p"
-                if item not in shown:
-                    slots.append((pool, rank))
-                    shown.add(item)
+    verdicts = ["" for _ in unread]
+    while len(slots) < offer.slots and any(unread):
+        left = [pool for pool, entries in enumerate(unread) if entries]
+        if offer.explored:
+            picks = sum(map(len, verdicts))
+            uniform = uniform_at(offer.key, np.uint64(EXPLORE_STREAM * 2**32 + picks + 1))
+            pool = left[int(uniform * len(left))]
+        else:
+            pool = max(left, key=lambda pool: (worth(offer, pool, slots), offer.ties[pool]))
+        rank, item = unread[pool].pop(0)
+        verdicts[pool] += "d" if item in shown else "p"
+        if item not in shown:
+            slots.append((pool, rank))
+            shown.add(item)
     return slots, verdicts
+
+
+def worth(offer: Offer, pool: int, slots: list[tuple[int, int]]) -> float:
+    """What this pool's next item is worth in the next slot."""
+    utility = offer.utilities[len(slots) % len(offer.utilities), pool]
+    given_already = [by for by, _ in slots].count(pool)
+    return utility * offer.returns[given_already] if utility > 0.0 else utility
 
 
 def letters(verdicts: np.ndarray) -> list[str]:
@@ -349,12 +384,21 @@ def letters(verdicts: np.ndarray) -> list[str]:
 
 
 @given(offers())
-def test_allocation_equals_the_plain_walk(offer: Offer) -> None:
+def test_allocation_equals_the_plain_one(offer: Offer) -> None:
     assert (UNREAD, PLACED, DUPLICATE) == (0, 1, 2)
     slot_pools, slot_ranks, verdicts = offer.allocated()
     slots, expected_verdicts = plain_allocation(offer)
     assert list(zip(slot_pools.tolist(), slot_ranks.tolist(), strict=True)) == slots
     assert letters(verdicts) == expected_verdicts
+
+
+@given(offers(explored=False))
+def test_when_the_winner_takes_the_slots_pools_are_walked_one_after_another(offer: Offer) -> None:
+    """One draw and h = 1: utilities stand still, so each pool is read to its end before the next begins."""
+    offer = offer._replace(utilities=offer.utilities[:1].copy(), returns=np.ones(SLOTS_MAX))
+    by_rank = sorted(range(offer.ties.size), key=lambda p: (offer.utilities[0, p], offer.ties[p]), reverse=True)
+    walked = dict.fromkeys(item for pool in by_rank for item in offer.rankings[pool])
+    assert offer.feed == list(walked)[: offer.slots]
 
 
 def test_a_drawing_of_one_allocation() -> None:
@@ -366,9 +410,22 @@ def test_a_drawing_of_one_allocation() -> None:
     feed     5 1 6 7 2        2 comes from pool 0, after its duplicate 1
     """
     lists = lists_of([np.array(row, np.int32) for row in ([1, 2, 3, 4], [5, 1], [1, 6, 5, 7])])
-    offer = Offer(np.array([0.1, 0.3, 0.2]), np.arange(3), lists, 5)
+    offer = Offer(np.array([[0.1, 0.3, 0.2]]), np.arange(3), np.ones(5), lists, 5)
     assert offer.feed == [5, 1, 6, 7, 2]
     assert letters(offer.allocated()[2]) == ["dp", "pp", "dpdp"]
+
+
+def test_websters_returns_share_the_slots_in_proportion_to_utility() -> None:
+    """Utilities 5, 3, 2 and ten slots: u / (2n + 1) gives 5, 3, 2 of them, in brackets their numbers.
+
+    divided by  1        3         5        7        9
+    pool 0      5  [1]   1.67 [4]  1   [5]  .71 [7]  .56 [10]
+    pool 1      3  [2]   1    [6]  .6  [9]                        1 comes after pool 0's: it has the lower tie
+    pool 2      2  [3]   .67  [8]
+    """
+    offer = Offer(np.array([[5.0, 3.0, 2.0]]), np.array([2, 1, 0]), returns_table(10, None), disjoint(3, 10), 10)
+    assert offer.allocated()[0].tolist() == [0, 1, 2, 0, 0, 1, 0, 2, 1, 0]
+    assert intended_counts(offer.utilities, offer.ties, offer.returns, 10).tolist() == [5, 3, 2]
 
 
 @given(offers())
@@ -397,7 +454,7 @@ def test_a_longer_feed_begins_with_the_shorter_one(offer: Offer) -> None:
 def test_as_many_candidates_as_slots_are_as_good_as_all(offer: Offer) -> None:
     """Everything read of a list stands in the feed, so nothing is read past as many entries as slots."""
     items, stock = offer.lists
-    shorter = offer._replace(lists=Lists(items[:, : offer.slots], np.minimum(stock, offer.slots)))
+    shorter = offer._replace(lists=Lists(items[:, : offer.slots].copy(), np.minimum(stock, offer.slots)))
     assert shorter.feed == offer.feed
 
 
@@ -416,11 +473,15 @@ def test_verdicts_account_for_every_slot_and_every_entry_that_was_read(offer: Of
         assert {ranking[rank] for rank in np.flatnonzero(row == DUPLICATE)} <= elsewhere
 
 
-@given(offers(tied=False), st.data())
+@given(offers(tied=False, explored=False), st.data())
 def test_exchanging_pools_exchanges_the_result(offer: Offer, data: st.DataObject) -> None:
-    order = np.array(data.draw(st.permutations(range(offer.utilities.size))))
+    """With h = 1, as h(n) could make two products equal."""
+    offer = offer._replace(returns=np.ones(SLOTS_MAX))
+    order = np.array(data.draw(st.permutations(range(offer.ties.size))))
     items, stock = offer.lists
-    other = Offer(offer.utilities[order], offer.ties, Lists(items[order], stock[order]), offer.slots)
+    other = offer._replace(
+        utilities=offer.utilities[:, order].copy(), lists=Lists(items[order].copy(), stock[order].copy())
+    )
     slot_pools, slot_ranks, verdicts = offer.allocated()
     moved_pools, moved_ranks, moved_verdicts = other.allocated()
     assert order[moved_pools].tolist() == slot_pools.tolist()
@@ -428,10 +489,20 @@ def test_exchanging_pools_exchanges_the_result(offer: Offer, data: st.DataObject
     assert moved_verdicts.tolist() == verdicts[order].tolist()
 
 
-@given(keys, st.integers(1, 32), st.integers(0, 1024))
-def test_tie_breaks_come_from_streams_that_no_draw_uses(key: np.uint64, pools: int, used: int) -> None:
-    expected = [splitmix64(int(key), (used + pool) * 2**32) >> 1 for pool in range(pools)]
-    assert tie_breaks(pools, used, key).tolist() == expected
+@given(offers(explored=False))
+def test_intended_counts_are_what_pools_that_never_run_out_would_get(offer: Offer) -> None:
+    endless = offer._replace(lists=disjoint(offer.ties.size, offer.slots))
+    placed = np.bincount(endless.allocated()[0], minlength=offer.ties.size)
+    intended = intended_counts(offer.utilities, offer.ties, offer.returns, offer.slots)
+    assert intended.tolist() == placed.tolist()
+
+
+@given(keys, st.integers(1, 32))
+def test_tie_breaks_come_from_a_stream_that_no_draw_uses(key: np.uint64, pools: int) -> None:
+    """32 pools, 32 actions and a draw for each of 1000 slots use the streams below 2 ** 20 only."""
+    assert TIE_STREAM >= 2**20
+    expected = [splitmix64(int(key), TIE_STREAM * 2**32 + pool) >> 1 for pool in range(pools)]
+    assert tie_breaks(pools, key).tolist() == expected
 
 
 # The whole blend
@@ -442,13 +513,16 @@ def disjoint(pools: int, length: int) -> Lists:
     return lists_of([np.arange(pool * length, (pool + 1) * length, dtype=np.int32) for pool in range(pools)])
 
 
-def first_slots(posterior: Beta, rewards: list[float], purpose: str, blends: int) -> np.ndarray:
+def plain_rules(rewards: list[float], slots: int) -> Rules:
+    """The winner takes the slots; one draw, as it is."""
+    return Rules(np.array(rewards), np.ones(slots))
+
+
+def first_slots(posterior: Beta, rules: Rules, purpose: str, blends: int) -> np.ndarray:
     """How often each pool got the first slot, over many keys."""
-    lists = disjoint(len(posterior.alpha), 1)
-    weights = np.array(rewards)
+    lists = disjoint(len(posterior.alpha), rules.returns.size)
     pools = [
-        blend(posterior, weights, lists, 1, key_of(SEED, purpose, str(number))).slot_pools[0]
-        for number in range(blends)
+        blend(posterior, rules, lists, key_of(SEED, purpose, str(number))).slot_pools[0] for number in range(blends)
     ]
     return np.bincount(pools, minlength=len(posterior.alpha))
 
@@ -457,15 +531,28 @@ def first_slots(posterior: Beta, rewards: list[float], purpose: str, blends: int
 def test_utilities_are_added_in_the_order_of_the_actions(
     rewards: list[float], alpha: list[float], key: np.uint64
 ) -> None:
-    rates = draw_rates(np.array([alpha]), np.ones((1, 3)), key)
-    one, two, three = (rate * reward for rate, reward in zip(rates[0].tolist(), rewards, strict=True))
-    assert utilities_of(rates, np.array(rewards)).tolist() == [one + two + three]
+    rates = draw_rates(np.array([alpha]), np.ones((1, 3)), key, 2)
+    products = [[rate * reward for rate, reward in zip(row, rewards, strict=True)] for row in rates[:, 0].tolist()]
+    expected = [[one + two + three] for one, two, three in products]
+    assert utilities_of(rates, np.array(rewards)).tolist() == expected
 
 
 def test_the_order_of_addition_shows_in_the_last_bit() -> None:
-    rates, rewards = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]), np.ones(3)
-    assert utilities_of(rates, rewards).tolist() == [0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1]
+    rates, rewards = np.array([[[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]]), np.ones(3)
+    assert utilities_of(rates, rewards).tolist() == [[0.1 + 0.2 + 0.3, 0.3 + 0.2 + 0.1]]
     assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
+
+
+@st.composite
+def rules(draw: st.DrawFn, actions: int, slots: int) -> Rules:
+    """Any rules for a feed of so many slots."""
+    return Rules(
+        np.array(draw(st.lists(st.floats(-5.0, 5.0), min_size=actions, max_size=actions))),
+        returns_table(slots, draw(st.sampled_from([None, 1.0, 0.8]))),
+        draw(st.sampled_from([0.15, 1.0, 3.0])),
+        draw(st.sampled_from([0.0, 0.5])),
+        draw(st.sampled_from([1, slots])),
+    )
 
 
 @given(posteriors(), keys, st.integers(1, 12), st.data())
@@ -473,39 +560,51 @@ def test_a_blend_is_its_draws_its_utilities_and_its_allocation(
     posterior: Beta, key: np.uint64, slots: int, data: st.DataObject
 ) -> None:
     pools, actions = posterior.alpha.shape
-    rewards = np.array(data.draw(st.lists(st.floats(-5.0, 5.0), min_size=actions, max_size=actions)))
+    by = data.draw(rules(actions, slots))
     lists = disjoint(pools, 4)
-    made = blend(posterior, rewards, lists, slots, key)
-    rates = draw_rates(*posterior, key)
-    utilities = utilities_of(rates, rewards)
-    ties = tie_breaks(pools, pools * actions, key)
-    by_plain, _ = plain_allocation(Offer(utilities, ties, lists, slots))
+    made = blend(posterior, by, lists, key)
+    rates = draw_rates(posterior.alpha / by.temperature, posterior.beta / by.temperature, key, by.draws)
+    utilities, ties = utilities_of(rates, by.rewards), tie_breaks(pools, key)
+    explored = uniform_at(key, np.uint64(EXPLORE_STREAM * 2**32)) < by.epsilon
+    placed, verdicts = plain_allocation(Offer(utilities, ties, by.returns, lists, slots, explored, key))
     assert np.array_equal(made.rates, rates)
-    assert list(zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)) == by_plain
-    assert made.intended.sum() == slots
-    assert made.intended[by_plain[0][0]] == slots
+    assert made.explored == explored
+    assert list(zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)) == placed
+    assert letters(made.verdicts) == verdicts
+    assert made.intended.tolist() == intended_counts(utilities, ties, by.returns, slots).tolist()
 
 
-@given(posteriors(), keys, st.integers(1, 12))
-def test_one_draw_serves_feeds_of_every_length(posterior: Beta, key: np.uint64, slots: int) -> None:
-    rewards, lists = np.ones(posterior.alpha.shape[1]), disjoint(len(posterior.alpha), 3)
-    shorter = blend(posterior, rewards, lists, slots, key)
-    longer = blend(posterior, rewards, lists, slots + 1, key)
-    assert np.array_equal(longer.rates, shorter.rates)
+@given(posteriors(), keys, st.integers(1, 12), st.data())
+def test_one_belief_serves_feeds_of_every_length(
+    posterior: Beta, key: np.uint64, slots: int, data: st.DataObject
+) -> None:
+    """Whether it was drawn once or for each slot, and whether the feed was mixed at random or not."""
+    pools, actions = posterior.alpha.shape
+    by, lists = data.draw(rules(actions, slots)), disjoint(pools, 3)
+    delta = 1.0 if slots == 1 else by.returns[1]
+    longer_by = by._replace(
+        returns=returns_table(slots + 1, None if delta == 1.0 / 3.0 else delta),
+        draws=1 if by.draws == 1 else slots + 1,
+    )
+    shorter, longer = blend(posterior, by, lists, key), blend(posterior, longer_by, lists, key)
+    assert np.array_equal(longer.rates[: by.draws], shorter.rates)
     assert longer.slot_pools[:slots].tolist() == shorter.slot_pools.tolist()
     assert longer.slot_ranks[:slots].tolist() == shorter.slot_ranks.tolist()
 
 
-@given(posteriors(), keys)
-def test_a_feed_is_full_even_when_every_utility_is_negative(posterior: Beta, key: np.uint64) -> None:
+@given(posteriors(), keys, st.sampled_from([None, 1.0, 0.5]), st.booleans())
+def test_a_feed_is_full_even_when_every_utility_is_negative(
+    posterior: Beta, key: np.uint64, delta: float | None, one_draw: bool
+) -> None:
     pools, actions = posterior.alpha.shape
-    made = blend(posterior, np.full(actions, -74.0), disjoint(pools, 3), 3 * pools, key)
-    assert made.slot_pools.size == 3 * pools
+    slots = 3 * pools
+    by = Rules(np.full(actions, -74.0), returns_table(slots, delta), draws=1 if one_draw else slots)
+    assert blend(posterior, by, disjoint(pools, 3), key).slot_pools.size == slots
 
 
 def test_pools_with_nothing_to_offer_leave_the_feed_empty_and_the_blend_whole() -> None:
     empty = lists_of([np.zeros(0, np.int32)] * 2)
-    made = blend(Beta(np.ones((2, 1)), np.ones((2, 1))), np.ones(1), empty, 5, key_of(SEED))
+    made = blend(Beta(np.ones((2, 1)), np.ones((2, 1))), plain_rules([1.0], 5), empty, key_of(SEED))
     assert made.slot_pools.tolist() == []
     assert made.verdicts.shape == (2, 0)
 
@@ -513,61 +612,120 @@ def test_pools_with_nothing_to_offer_leave_the_feed_empty_and_the_blend_whole() 
 def test_arms_without_evidence_share_the_first_slot_equally() -> None:
     """Chi-squared with 3 degrees of freedom at 1e-7."""
     newcomers = Beta(np.full((4, 2), 1.0), np.full((4, 2), 19.0))
-    counts = first_slots(newcomers, [1.0, -2.0], "equal arms", 20_000)
+    counts = first_slots(newcomers, plain_rules([1.0, -2.0], 1), "equal arms", 10_000)
     assert stats.chisquare(counts).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
+
+
+UNEQUAL = Beta(np.array([[1.0], [5.0], [20.0], [80.0]]), np.full((4, 1), 3.0))
 
 
 def test_pools_that_tie_share_the_first_slot_equally() -> None:
     """A reward of 0 makes every utility 0. Chi-squared with 3 degrees of freedom at 1e-7."""
-    unequal = Beta(np.array([[1.0], [5.0], [20.0], [80.0]]), np.full((4, 1), 3.0))
-    counts = first_slots(unequal, [0.0], "ties", 20_000)
+    counts = first_slots(UNEQUAL, plain_rules([0.0], 1), "ties", 10_000)
     assert stats.chisquare(counts).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
 
 
-def test_a_pool_comes_first_as_often_as_it_is_the_best() -> None:
+def test_a_feed_mixed_at_random_takes_any_two_pools_equally_often() -> None:
+    """Whatever their utilities: chi-squared over the 16 pairs of the first two slots, at 1e-7."""
+    by, lists = Rules(np.ones(1), np.ones(2), epsilon=1.0 - 2.0**-53), disjoint(4, 2)
+    made = [blend(UNEQUAL, by, lists, key_of(SEED, "mixed", str(number))) for number in range(10_000)]
+    assert all(one.explored for one in made)
+    counts = np.zeros((4, 4), int)
+    for one in made:
+        counts[tuple(one.slot_pools)] += 1
+    assert stats.chisquare(counts.ravel()).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.02, 0.5])
+def test_a_feed_is_mixed_at_random_with_the_probability_epsilon(epsilon: float) -> None:
+    """Three two-sided binomial tests at 1e-7; with epsilon 0, none may be."""
+    by, lists = Rules(np.ones(1), np.ones(1), epsilon=epsilon), disjoint(4, 1)
+    mixed = sum(blend(UNEQUAL, by, lists, key_of(SEED, "mix", str(n))).explored for n in range(5000))
+    assert stats.binomtest(mixed, 5000, epsilon).pvalue > FALSE_ALARM, f"seed {SEED}: {mixed}"
+
+
+@pytest.mark.parametrize("temperature", [0.15, 4.0])
+def test_temperature_divides_both_parameters(temperature: float) -> None:
+    """Two Kolmogorov-Smirnov tests at 1e-7."""
+    posterior, lists = Beta(np.full((100, 50), 3.0), np.full((100, 50), 9.0)), disjoint(100, 1)
+    by = Rules(np.ones(50), np.ones(1), temperature=temperature)
+    drawn = np.ravel([blend(posterior, by, lists, key_of(SEED, "warm", str(n))).rates for n in range(4)])
+    expected = stats.beta(3.0 / temperature, 9.0 / temperature)
+    assert stats.kstest(drawn, expected.cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_a_pool_comes_first_as_often_as_it_is_the_best(draws: int) -> None:
     """Thompson sampling matches probabilities: the share of pool p is the integral of f_p times all F_q.
 
-    Chi-squared with 2 degrees of freedom at 1e-7; Gauss-Legendre on 400 nodes gives the shares to 1e-12.
+    Two chi-squared tests with 2 degrees of freedom at 1e-7; 400 Gauss-Legendre nodes give shares to 1e-12.
     """
     alpha, beta = np.array([3.0, 2.0, 10.0]), np.array([7.0, 8.0, 40.0])
     nodes, weights = np.polynomial.legendre.leggauss(400)
     x = (nodes + 1.0) / 2.0
     density = stats.beta.pdf(x[:, None], alpha, beta)
     below = stats.beta.cdf(x[:, None], alpha, beta)
-    shares = np.array(
-        [np.sum(weights / 2.0 * density[:, p] * np.delete(below, p, 1).prod(1)) for p in range(3)]
-    )
+    shares = np.array([np.sum(weights / 2.0 * density[:, p] * np.delete(below, p, 1).prod(1)) for p in range(3)])
     assert shares.sum() == pytest.approx(1.0, abs=1e-9)
-    counts = first_slots(Beta(alpha[:, None], beta[:, None]), [1.0], "matching", 20_000)
+    posterior, by = Beta(alpha[:, None], beta[:, None]), Rules(np.ones(1), np.ones(2), draws=draws)
+    counts = first_slots(posterior, by, "matching", 10_000)
     pvalue = stats.chisquare(counts, shares / shares.sum() * counts.sum()).pvalue
     assert pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
 
 
-def test_a_blend_refuses_parameters_that_its_sampler_would_never_finish() -> None:
-    """In another process, so that a sampler without an end is a failure and not a wait."""
-    program = """
-import json, numpy as np
-from blending.blend import blend, lists_of
+WITHOUT_END = """
+import json, signal, sys
+import numpy as np
+from blending.blend import Rules, blend, lists_of
 from blending.posterior import Beta
+
 lists = lists_of([np.arange(3, dtype=np.int32), np.arange(3, 6, dtype=np.int32)])
-for bad in (np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0):
-    for parameter in (0, 1):
-        for pool in (0, 1):
-            posterior = Beta(np.ones((2, 2)), np.ones((2, 2)))
-            posterior[parameter][pool, 1] = bad
-            try:
-                blend(posterior, np.ones(2), lists, 3, np.uint64(1))
-                answer = "a blend"
-            except ValueError as error:
-                answer = str(error)
-            print(json.dumps([repr(bad), parameter, pool, answer]), flush=True)
-"""
+for line in sys.stdin:
+    parameter, pool, bad, temperature = json.loads(line)
+    posterior = Beta(np.ones((2, 2)), np.ones((2, 2)))
+    posterior[parameter][pool, 1] = bad
+    signal.alarm(30)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=ROOT, timeout=60, capture_output=True, text=True, check=True
+        blend(posterior, Rules(np.ones(2), np.ones(3), temperature), lists, np.uint64(1))
+        print("a blend", flush=True)
+    except ValueError as error:
+        print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta", "rewards", "pools"),
+    [
+        ((2, 2), (2, 1), 2, 2),
+        ((2, 2), (1, 2), 2, 2),
+        ((2, 1), (2, 2), 2, 2),
+        ((2, 2), (2, 2), 3, 2),
+        ((2, 2), (2, 2), 2, 3),
+        ((2, 0), (2, 0), 0, 2),
+        ((0, 2), (0, 2), 2, 0),
+    ],
+)
+def test_a_blend_refuses_shapes_that_do_not_agree(
+    alpha: tuple[int, int], beta: tuple[int, int], rewards: int, pools: int
+) -> None:
+    """Its loops would read past the end of an array."""
+    with pytest.raises(ValueError, match="needs a posterior of that shape"):
+        blend(
+            Beta(np.ones(alpha), np.ones(beta)), plain_rules([1.0] * rewards, 3), disjoint(pools, 3), key_of(SEED)
         )
-    except subprocess.TimeoutExpired as error:
-        pytest.fail(f"a blend did not end; the last answer was {(error.stdout or b'none').splitlines()[-1:]}")
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == 6 * 2 * 2
-    assert [a for a in answers if a[3] != "a Beta posterior needs finite parameters above 0"] == []
+
+
+def test_a_blend_refuses_what_its_sampler_would_never_finish() -> None:
+    """In a process of its own with an alarm, so that a sampler without an end is a failure and not a wait."""
+    no_parameters = [math.nan, math.inf, -math.inf, 0.0, -0.0, -1.0]
+    cases = [(parameter, pool, bad, 1.0) for bad in no_parameters for parameter in (0, 1) for pool in (0, 1)]
+    cases += [(0, 0, 1.0, temperature) for temperature in (0.0, -1.0, math.nan, math.inf)]
+    cases += [(0, 1, 1e308, 0.15), (1, 0, 2000.0, 1e-308)]  # finite, but not when divided
+    lines = "".join(json.dumps(case) + "\n" for case in cases)
+    command = [sys.executable, "-c", WITHOUT_END]
+    done = subprocess.run(command, cwd=ROOT, input=lines, timeout=300, capture_output=True, text=True, check=False)
+    answers = done.stdout.splitlines()
+    assert len(answers) == len(cases), f"of {cases[len(answers)]} nothing was heard; {done.stderr[-300:]}"
+    assert [
+        case for case, said in zip(cases, answers, strict=True) if not said.startswith("a Beta posterior needs")
+    ] == []

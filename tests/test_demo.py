@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine.decision import difference
-from streams.recording import decisions
+from engine.decision import Decision, difference
+from streams.recording import read_topic
 
 SWAPPED = """
 [pools.popular]
@@ -83,7 +83,8 @@ def test_what_a_pool_holds_decides_and_not_its_name(demos: dict[str, dict[str, A
 def test_a_sample_of_the_demos_decisions_is_rebuilt_from_the_records_alone(
     demos: dict[str, dict[str, Any]],
 ) -> None:
-    records = list(decisions(demos["folder"]["path"] / "recording"))
+    lines = read_topic(demos["folder"]["path"] / "recording", "feeds")
+    records = [line.value for line in lines if isinstance(line.value, Decision)]
     assert len(records) == 55_375
     assert [difference(record) for record in records[::11]] == [None] * len(records[::11])
 

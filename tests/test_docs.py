@@ -32,7 +32,7 @@ def test_the_readmes_commands_run_on_the_readmes_log(tmp_path: Path) -> None:
 def test_the_readmes_policy_is_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(blocks("toml")[0])
-    assert read_policy(path).actions.keys() == {"click", "purchase", "rated"}
+    assert read_policy(path).actions.keys() == {"click", "purchase"}
     assert read_policy(path).pools == Policy().pools
 
 

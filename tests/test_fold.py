@@ -1,28 +1,42 @@
 """Folding decisions and reactions: every pair counts once, in whatever order and however often it comes."""
 
+import math
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blending.delay import Delay
 from engine.decision import Decision, PoolPart
 from engine.events import Acted, Organic, Reaction, Request, Seen
-from engine.fold import fold
-from engine.policy import LimitsPolicy
-from engine.state import EvidenceLesson, ReactionLesson, Tally, UserState
+from engine.evidence import evidence_at
+from engine.fold import close_due, fold
+from engine.policy import MemoryPolicy
+from engine.state import Cell, PriorLesson, ReactionLesson, Tally, UserState, ViewLesson
 
-LIMITS = LimitsPolicy(history_max=100, waiting_max=200)
+LIMITS = MemoryPolicy(history_max=100, waiting_max=200)
+AT_ONCE = Delay(1.0, 1.0)  # every action that will come has come
 HOUR_MS = 3_600_000
 
 
-def decision(request_id: str, pools_of_slots: list[int], at_ms: int = 0, prefix: str = "i") -> Decision:
+def decision(
+    request_id: str,
+    pools_of_slots: list[int],
+    at_ms: int = 0,
+    prefix: str = "i",
+    delta: float | None = 1.0,
+    delays: tuple[Delay, Delay] = (AT_ONCE, AT_ONCE),
+    *,
+    newcomer: bool = True,
+) -> Decision:
     """A decision with these pools in its slots and two actions that earn something."""
     parts = [
         PoolPart(
             pool=name,
             alpha=[1.0, 1.0],
             beta=[9.0, 9.0],
-            rates=[0.1, 0.1],
+            rates=[[0.1, 0.1]],
+            delays=list(delays),
             stock=0,
             filtered=0,
             intended=0,
@@ -38,6 +52,11 @@ def decision(request_id: str, pools_of_slots: list[int], at_ms: int = 0, prefix:
         policy_version="v",
         population_version=0,
         seed=0,
+        temperature=1.0,
+        epsilon=0.0,
+        delta=delta,
+        explored=False,
+        newcomer=newcomer,
         actions=["like", "hide"],
         rewards=[1.0, -1.0],
         pools=parts,
@@ -69,9 +88,9 @@ def run(values: list[Decision | Reaction], at_ms: int = 0) -> tuple[UserState, l
     return state, lessons, outcomes
 
 
-def tallies(state: UserState) -> dict[tuple[str, str], Tally]:
-    """Evidence by (pool, action), without empty entries."""
-    return {(pool, action): tally for pool, of in state.evidence.items() for action, tally in of.items()}
+def tallies(state: UserState, at_ms: int = 0) -> dict[Cell, Tally]:
+    """Evidence by (pool, action)."""
+    return evidence_at(state, at_ms, LIMITS)
 
 
 @st.composite
@@ -104,14 +123,14 @@ def test_exposure_is_conserved_under_any_order_and_one_to_three_deliveries(case)
     }
     assert tallies(state) == expected
     assert all(0 <= tally.successes <= tally.exposure for tally in expected.values())
-    taught: dict[tuple[str, str], Tally] = {}
+    taught: dict[Cell, Tally] = {}
     for lesson in lessons:
-        if isinstance(lesson, EvidenceLesson):
-            old = taught.get((lesson.pool, lesson.action), Tally())
-            taught[lesson.pool, lesson.action] = Tally(
-                old.successes + lesson.successes, old.exposure + lesson.exposure
-            )
+        if isinstance(lesson, ViewLesson):
+            taught[lesson.cell] = taught.get(lesson.cell, Tally()).plus(lesson.successes, lesson.exposure)
     assert taught == expected  # what the population learns is what the user's state learned
+    closed, at_close = close_due(state, LIMITS.window_ms + 1, LIMITS)
+    assert closed.ledger == {}
+    assert {lesson.cell: lesson.tally for lesson in at_close if isinstance(lesson, PriorLesson)} == expected
 
 
 @given(deliveries())
@@ -125,7 +144,7 @@ def test_history_holds_each_action_once_whatever_the_delivery(case) -> None:
 
 @given(st.permutations(range(8)), st.integers(1, 8))
 def test_history_keeps_the_latest_by_event_time_in_any_order(order: list[int], most: int) -> None:
-    limits = LimitsPolicy(history_max=most)
+    limits = MemoryPolicy(history_max=most)
     state = UserState()
     for number in order:
         event = Organic(event_id=f"e{number}", user="u", item=f"i{number}", action="like")
@@ -172,24 +191,100 @@ def test_reactions_wait_for_their_decision_and_are_then_credited() -> None:
 
 def test_what_waited_in_vain_becomes_organic_and_is_not_lost() -> None:
     state, _, _ = run([seen(0), acted(0)])
-    later = LIMITS.request_horizon_ms + 1
+    later = LIMITS.window_ms + 1
     folded = fold(state, Organic(event_id="o", user="u", item="x", action="like"), later, LIMITS)
     assert folded.state.waiting == ()
     assert [entry.item for entry in folded.state.history] == ["i0", "x"]
     assert [lesson.item for lesson in folded.lessons] == ["i0", "x"]
 
 
-def test_no_more_than_the_limit_waits() -> None:
-    limits = LimitsPolicy(waiting_max=1)
-    first = fold(UserState(), seen(0), 0, limits)
-    assert fold(first.state, seen(1), 0, limits).outcome == "dropped"
+def test_no_more_than_the_limit_waits_and_an_action_that_must_give_way_is_not_lost() -> None:
+    limits = MemoryPolicy(waiting_max=1)
+    first = fold(UserState(), acted(0), 0, limits)
+    second = fold(first.state, seen(1), 0, limits)
+    assert [waited.reaction for waited in second.state.waiting] == [seen(1)]
+    assert [entry.item for entry in second.state.history] == ["i0"]
 
 
-def test_a_decision_closes_after_the_horizon_and_keeps_what_it_taught() -> None:
+def test_what_waits_waits_once_however_often_it_is_delivered() -> None:
+    state, _, outcomes = run([seen(0)] * 600 + [acted(0)])
+    assert set(outcomes) == {"waiting", "duplicate"}
+    done = fold(state, decision("r", [0]), 0, LIMITS)
+    assert tallies(done.state)["a", "like"] == Tally(1.0, 1.0)
+
+
+def test_the_oldest_decision_closes_early_when_too_many_are_open() -> None:
+    limits = MemoryPolicy(open_max=2)
+    state = UserState()
+    for number in range(3):
+        state = fold(state, decision(f"r{number}", [0]), number, limits).state
+        state = fold(state, seen(0, f"r{number}"), number, limits).state
+    assert list(state.ledger) == ["r1", "r2"]
+    assert evidence_at(state, 3, limits)["a", "like"].exposure > 2.999
+
+
+def test_an_item_is_paired_with_what_came_before_it_in_event_time() -> None:
+    state = UserState()
+    for at_ms in (1, 3):
+        event = Organic(event_id=f"e{at_ms}", user="u", item=f"i{at_ms}", action="like")
+        state = fold(state, event, at_ms, LIMITS).state
+    late = fold(state, Organic(event_id="e2", user="u", item="i2", action="like"), 2, LIMITS)
+    assert [entry.item for entry in late.lessons[0].before] == ["i1"]
+    assert [entry.item for entry in late.state.history] == ["i1", "i2", "i3"]
+
+
+def test_a_decision_closes_after_the_window_and_keeps_what_it_taught() -> None:
     state, _, _ = run([decision("r", [0]), seen(0)])
+    before = tallies(state, 25 * HOUR_MS)
     closed = fold(state, decision("r2", [0], at_ms=25 * HOUR_MS), 25 * HOUR_MS, LIMITS).state
     assert list(closed.ledger) == ["r2"]
-    assert tallies(closed) == tallies(state)
+    assert tallies(closed, 25 * HOUR_MS) == before
+
+
+def test_an_action_after_the_window_is_organic() -> None:
+    state, _, _ = run([decision("r", [0]), seen(0)])
+    late = fold(state, acted(0), 25 * HOUR_MS, LIMITS)
+    assert late.outcome == "waiting"  # its decision is unknown by now
+    gone, lessons = close_due(late.state, 50 * HOUR_MS, LIMITS)
+    assert [lesson.item for lesson in lessons if isinstance(lesson, ReactionLesson)] == ["i0"]
+    assert tallies(gone, 50 * HOUR_MS)["a", "like"].successes == 0.0
+
+
+def test_a_young_view_counts_as_far_as_actions_would_have_come() -> None:
+    delay = Delay(0.25, 3.0 * HOUR_MS)
+    state, _, _ = run([decision("r", [0], delays=(delay, AT_ONCE)), seen(0)])
+    for hours in (0, 1, 5, 24):
+        exposure = 2.0 ** (-hours / 48) * (0.25 + 0.75 * (1 - math.exp(-hours / 3)))
+        assert math.isclose(tallies(state, hours * HOUR_MS)["a", "like"].exposure, exposure, rel_tol=1e-12)
+
+
+def test_evidence_halves_in_a_half_life_open_or_closed_and_never_leaves_the_prior() -> None:
+    state, _, _ = run([decision("r", [0]), seen(0), acted(0)])
+    for days, share in ((0, 1.0), (2, 0.5), (4, 0.25)):
+        assert tallies(state, days * 24 * HOUR_MS)["a", "like"] == Tally(share, share)
+    closed, _ = close_due(state, 48 * HOUR_MS, LIMITS)
+    assert tallies(closed, 96 * HOUR_MS)["a", "like"] == Tally(0.25, 0.25)
+    far = 10_000 * 48 * HOUR_MS  # so many half-lives that nothing is left, and nothing overflows
+    again = fold(closed, decision("r2", [0], at_ms=far), far, LIMITS).state
+    again = fold(again, seen(0, "r2"), far, LIMITS).state
+    again, _ = close_due(again, far + 48 * HOUR_MS, LIMITS)
+    left = tallies(again, far + 48 * HOUR_MS)["a", "like"]
+    assert left.successes < 1e-200
+    assert left.exposure == 0.5
+
+
+def test_a_view_of_the_kth_item_of_a_pool_counts_delta_to_the_k() -> None:
+    values = [decision("r", [0, 0, 1, 0], delta=0.5), *(seen(slot) for slot in range(4)), acted(3)]
+    state, lessons, _ = run(values)
+    assert tallies(state)["a", "like"] == Tally(1.0, 1.75)
+    assert tallies(state)["b", "like"] == Tally(0.0, 1.0)
+    ranks = [lesson.rank for lesson in lessons if isinstance(lesson, ViewLesson) and lesson.cell == ("a", "like")]
+    assert ranks == [0, 1, 2, 2]
+
+
+def test_only_newcomers_teach_the_prior() -> None:
+    state, _, _ = run([decision("r", [0], newcomer=False), seen(0)])
+    assert close_due(state, 25 * HOUR_MS, LIMITS)[1] == ()
 
 
 def test_a_request_id_with_other_slots_is_a_conflict_and_changes_nothing() -> None:

@@ -83,7 +83,13 @@ def test_a_timestamp_that_says_no_time_is_refused_with_its_line(log: Path, cell:
     assert "line 3: timestamp" in refused(log, f"user,item,timestamp\nu,i,1\nu,i,{cell}\n")
 
 
-@pytest.mark.parametrize("cell", ["nan", "inf", "", "x", "1_0", "1e999"])
+def test_a_row_without_a_value_is_taken_as_long_as_nothing_asks_for_it(log: Path) -> None:
+    log.write_text("user,item,timestamp,value\nu,i,1,\nu,j,2,5\n")
+    assert len(read_log(log, None)) == 2
+    assert "line 2" in refused(log, log.read_text(), "value>=4")
+
+
+@pytest.mark.parametrize("cell", ["nan", "inf", "x", "1_0", "1e999"])
 def test_a_value_that_is_no_finite_number_is_refused_with_its_line(log: Path, cell: str) -> None:
     assert "line 2: value" in refused(log, f"user,item,timestamp,value\nu,i,1,{cell}\n")
 
@@ -118,9 +124,7 @@ def test_positive_compares_numbers_and_text(log: Path, positive: str, expected: 
     assert positives(log, positive) == expected
 
 
-@pytest.mark.parametrize(
-    "positive", ["", "value", "value=4", ">=4", "value>=", "value>=x", "value<nan", "x>1"]
-)
+@pytest.mark.parametrize("positive", ["", "value", "value=4", ">=4", "value>=", "value>=x", "value<nan", "x>1"])
 def test_a_positive_that_cannot_be_used_is_refused(log: Path, positive: str) -> None:
     assert "--positive" in problem(lambda: positives(log, positive))
 

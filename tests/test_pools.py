@@ -4,9 +4,11 @@ from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.errors import InputError
 from engine.events import Request
 from engine.kernels import first_allowed, is_excluded, top_neighbours
 from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
@@ -43,7 +45,7 @@ def population_of(done: list[Reaction], policy: Policy) -> Population:
     """What a population learns of these reactions, one after another."""
     sums = Sums()
     for number, (user, item, action) in enumerate(done):
-        sums.absorb([ReactionLesson(item, action, history_of(user, done[:number]))], policy)
+        sums.absorb([ReactionLesson(item, action, history_of(user, done[:number]))], number, policy)
     return fit(sums, policy)
 
 
@@ -55,7 +57,8 @@ reaction = st.builds(
     st.sampled_from(["like", "like", "like", "hide", "rated"]),
 )
 # Long lists are asked for by name: left alone, half the populations would know two items at most.
-reactions = st.lists(reaction, max_size=5) | st.lists(reaction, min_size=20, max_size=40)
+many = st.lists(reaction, min_size=20, max_size=40)
+reactions = st.lists(reaction, max_size=5) | many | many
 
 
 @st.composite
@@ -65,12 +68,12 @@ def worlds(draw: st.DrawFn) -> World:
         top_max=draw(st.sampled_from([2, 5, 2000])), neighbours_max=draw(st.sampled_from([1, 3, 200]))
     )
     population = population_of(draw(reactions), Policy(actions=ACTIONS, population=limits))
-    recent, excluded = draw(st.lists(items, max_size=6)), draw(st.sets(items, max_size=6))
-    visitor = Visitor(
-        np.array([item for item in recent if item < population.size], np.int64),
-        np.array(sorted(item for item in excluded if item < population.size), np.int64),
-    )
-    return World(population, visitor, draw(st.sampled_from([1, 2, 3, 5, 12])))
+    known = st.integers(0, population.size - 1) if population.size else st.nothing()
+    some = st.lists(known, min_size=3, max_size=6) if population.size else st.nothing()
+    recent = draw(st.just([]) | some | some)
+    excluded = set(draw(st.just([]) | some | some))
+    visitor = Visitor(np.array(recent, np.int64), np.array(sorted(excluded), np.int64))
+    return World(population, visitor, draw(st.sampled_from([1, 2, 3, 12])))
 
 
 def numbers(world: World) -> list[list[float]]:
@@ -205,15 +208,11 @@ class TestSimilar(PoolContract):
 
 def nobody_who_excludes(population: Population, names: str = "") -> Visitor:
     """A visitor without likes who is not to be offered these one-letter items."""
-    return Visitor(
-        np.zeros(0, np.int64), np.array(sorted(population.number_of[name] for name in names), np.int64)
-    )
+    return Visitor(np.zeros(0, np.int64), np.array(sorted(population.number_of[name] for name in names), np.int64))
 
 
 def test_every_kind_of_pool_passes_the_contract() -> None:
-    assert {type(pool) for pool in KINDS.values()} == {
-        type(suite.pool) for suite in PoolContract.__subclasses__()
-    }
+    assert {type(pool) for pool in KINDS.values()} == {type(suite.pool) for suite in PoolContract.__subclasses__()}
 
 
 # Their loops
@@ -225,9 +224,7 @@ def test_is_excluded_is_membership(item: int, excluded: set[int]) -> None:
 
 
 @given(st.lists(items, unique=True), st.sets(items), st.integers(0, 14))
-def test_first_allowed_walks_the_order_until_it_has_enough(
-    order: list[int], excluded: set[int], most: int
-) -> None:
+def test_first_allowed_walks_the_order_until_it_has_enough(order: list[int], excluded: set[int], most: int) -> None:
     allowed: list[int] = []
     passed = 0
     for item in order:
@@ -303,10 +300,8 @@ def test_every_pool_of_the_policy_is_asked_in_its_order_for_twice_the_slots(
     policy = Policy(pools=pools, actions=ACTIONS)
     facts = Facts(policy, population_of(done, policy))
     state = UserState(history=history_of("A", done))
-    gathered = gather(state, slots, facts)
-    expected = [
-        KINDS[pool.kind].rank(gathered.visitor, facts.population, 2 * slots) for pool in pools.values()
-    ]
+    gathered = gather(state, Request(request_id="r", user="A", slots=slots), facts)
+    expected = [KINDS[pool.kind].rank(gathered.visitor, facts.population, 2 * slots) for pool in pools.values()]
     assert [(r.items.tolist(), r.filtered) for r in gathered.rankings] == [
         (r.items.tolist(), r.filtered) for r in expected
     ]
@@ -318,8 +313,40 @@ def test_a_served_feed_is_the_beginning_of_a_longer_one(done: list[Reaction], sl
     policy = Policy(actions=ACTIONS)
     facts = Facts(policy, population_of(done, policy))
     state = UserState(history=history_of("A", done))
+    requests = [Request(request_id="r", user="A", slots=n) for n in (slots, slots + 1)]
     shorter, longer = (
-        serve(state, Request(request_id="r", user="A", slots=n), gather(state, n, facts), facts, 0).slot_items
-        for n in (slots, slots + 1)
+        serve(state, request, gather(state, request, facts), facts, 0).slot_items for request in requests
     )
     assert longer[:slots] == shorter
+
+
+EXTERNAL = Policy(
+    pools={"mine": PoolPolicy("external"), "top": PoolPolicy("popular"), "yours": PoolPolicy("external")},
+    actions=ACTIONS,
+)
+
+
+def test_an_external_pool_offers_the_requests_own_candidates_known_or_not() -> None:
+    """x and y are known as 0 and 1; s and t are strangers, the same in both lists, and offered once in each."""
+    population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
+    candidates = {"mine": ["s", "y", "s", "t"], "yours": ["t", "x"]}
+    request = Request(request_id="r", user="C", slots=3, candidates=candidates)
+    gathered = gather(UserState(), request, Facts(EXTERNAL, population))
+    assert gathered.strangers == ["s", "t"]
+    assert [ranking.items.tolist() for ranking in gathered.rankings] == [[2, 1, 3], [0, 1], [3, 0]]
+    assert gathered.lists.stock.tolist() == [3, 2, 2]
+
+
+def test_of_a_requests_own_candidates_twice_the_slots_are_read_and_a_missing_list_is_empty() -> None:
+    names = [f"s{number}" for number in range(9)]
+    request = Request(request_id="r", user="C", slots=2, candidates={"yours": names})
+    gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))
+    assert gathered.strangers == names[:4]
+    assert [ranking.items.size for ranking in gathered.rankings] == [0, 0, 4]
+
+
+@pytest.mark.parametrize("name", ["top", "nobody"])
+def test_candidates_for_a_pool_that_is_not_external_are_refused_by_its_name(name: str) -> None:
+    request = Request(request_id="r", user="C", slots=2, candidates={"mine": ["s"], name: ["s"]})
+    with pytest.raises(InputError, match=name):
+        gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))

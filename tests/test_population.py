@@ -1,7 +1,7 @@
 """What is learned across users: the same however it was fitted, and never changed once handed out."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.policy import ActionPolicy, BlendPolicy, Policy, PopulationPolicy
 from engine.population import Population, Sums, fit
-from engine.state import EvidenceLesson, Lesson, Reacted, ReactionLesson
+from engine.state import Lesson, PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
 
 ACTIONS = {
     "like": ActionPolicy(1.0),
@@ -31,29 +31,40 @@ class Reaction(NamedTuple):
 
 
 class View(NamedTuple):
-    """A user saw an item of a pool, and may have followed it by the action."""
+    """A user saw the item of this rank in a pool's part of a feed, and may have acted on it after a while."""
 
     user: int
     pool: str
     action: str
-    followed: bool
+    rank: int
+    at_ms: int
+    delay_ms: int | None
 
 
-Step = Reaction | View
+class Closed(NamedTuple):
+    """A newcomer's decision closed, with S and E of a pool and an action."""
+
+    user: int
+    pool: str
+    action: str
+    successes: int
+    failures: int
+
+
+Step = Reaction | View | Closed
+NOW_MS = 400_000_000  # log time of the last record, in which every delay has passed
 reactions = st.builds(
     Reaction,
     st.integers(0, 3),
     st.sampled_from([f"i{number}" for number in range(10)]),
     st.sampled_from(["like", "like", "like", "save", "hide", "rated"]),
 )
-views = st.builds(
-    View,
-    st.integers(0, 3),
-    st.sampled_from(["popular", "similar", "fresh", "a pool of an older policy"]),
-    st.sampled_from(["like", "save", "hide", "an action of an older policy"]),
-    st.booleans(),
-)
-record = st.lists(reactions | reactions | views, max_size=3)
+pools = st.sampled_from(["popular", "similar", "fresh", "a pool of an older policy"])
+actions = st.sampled_from(["like", "save", "hide", "an action of an older policy"])
+delays = st.none() | st.integers(0, 80_000_000)
+views = st.builds(View, st.integers(0, 3), pools, actions, st.integers(0, 4), st.integers(0, 300_000_000), delays)
+closings = st.builds(Closed, st.integers(0, 3), pools, actions, st.integers(0, 9), st.integers(0, 99))
+record = st.lists(reactions | reactions | views | closings, max_size=3)
 # Long lists are asked for by name: left alone, most populations would know a few items only.
 records = st.lists(record, max_size=5) | st.lists(record, min_size=10, max_size=25)
 policies = st.builds(
@@ -74,23 +85,28 @@ class Teacher:
     def lesson(self, step: Step) -> Lesson:
         """What the population learns of a step."""
         if isinstance(step, View):
-            return EvidenceLesson(step.pool, step.action, float(step.followed), 1.0)
+            followed = step.delay_ms is not None
+            return ViewLesson((step.pool, step.action), step.rank, float(followed), 1.0, step.at_ms, step.delay_ms)
+        if isinstance(step, Closed):
+            views = float(step.successes + step.failures)
+            return PriorLesson((step.pool, step.action), Tally(float(step.successes), views))
         before = self._histories.get(step.user, ())
         entry = Reacted(len(before), f"e{len(before)}", step.item, step.action)
         self._histories[step.user] = (*before, entry)
         return ReactionLesson(step.item, step.action, before)
 
 
-def growing(made_of: Iterable[list[Step]], policy: Policy) -> Iterable[Sums]:
+def growing(made_of: Sequence[list[Step]], policy: Policy) -> Iterable[Sums]:
     """The same sums, before the first record and after each."""
     sums, teacher = Sums(), Teacher()
     yield sums
-    for steps in made_of:
-        sums.absorb([teacher.lesson(step) for step in steps], policy)
+    for number, steps in enumerate(made_of):
+        at_ms = NOW_MS * (number + 1) // len(made_of)
+        sums.absorb([teacher.lesson(step) for step in steps], at_ms, policy)
         yield sums
 
 
-def summed(made_of: Iterable[list[Step]], policy: Policy) -> Sums:
+def summed(made_of: Sequence[list[Step]], policy: Policy) -> Sums:
     """The sums after these records."""
     return list(growing(made_of, policy))[-1]
 
@@ -112,6 +128,8 @@ def picture(population: Population) -> dict[str, Any]:
         "fresh": array(population.fresh),
         "neighbours": [(array(items), array(counts)) for items, counts in population.neighbours],
         "prior": (array(population.prior.alpha), array(population.prior.beta)),
+        "delta": population.delta,
+        "delays": [list(of_pool) for of_pool in population.delays],
     }
 
 
@@ -183,7 +201,7 @@ def plain_counts(
     order: dict[str, None] = {}
     liked_by: dict[int, list[str]] = {}
     for step in (step for steps in made_of for step in steps):
-        if isinstance(step, View):
+        if not isinstance(step, Reaction):
             continue
         order[step.item] = None
         if step.action in LIKES:
@@ -197,7 +215,7 @@ def plain_counts(
 
 
 @given(records, st.data())
-def test_the_order_in_which_users_come_changes_no_evidence_no_likes_and_no_pairs(
+def test_the_order_in_which_users_come_changes_no_evidence_no_likes_no_pairs_and_no_fit(
     made_of: list[list[Step]], data: st.DataObject
 ) -> None:
     """Each user's own steps stay in their order: what a user did before is part of the lesson."""
@@ -206,19 +224,20 @@ def test_the_order_in_which_users_come_changes_no_evidence_no_likes_and_no_pairs
     turns = data.draw(st.permutations([step.user for step in steps]))
     own = {user: iter([step for step in steps if step.user == user]) for user in set(turns)}
     one, other = summed(made_of, policy), summed([[next(own[user])] for user in turns], policy)
-    assert one.arms == other.arms
+    assert one.prior == other.prior
     assert by_name(fit(one, policy)) == by_name(fit(other, policy))
 
 
 def by_name(population: Population) -> tuple[dict[str, int], dict[str, dict[str, int]], list[Any]]:
-    """Likes and neighbours under the items' names, whose numbers depend on who came first, and the prior."""
+    """Likes and neighbours under the items' names, whose numbers depend on who came first, and what was fitted."""
     name = population.items
     likes = {name[number]: count for number, count in enumerate(population.likes.tolist())}
     neighbours = {
         name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
         for number, entry in enumerate(population.neighbours)
     }
-    return likes, neighbours, [column.tolist() for column in population.prior]
+    fitted = [*(column.tolist() for column in population.prior), population.delta, population.delays]
+    return likes, neighbours, fitted
 
 
 @given(records, policies)
@@ -248,10 +267,15 @@ def test_before_anything_is_seen_every_prior_is_the_base_prior() -> None:
     assert (population.size, population.version, population.records) == (0, 0, 0)
 
 
-def test_the_prior_is_the_base_prior_plus_the_arms_own_evidence() -> None:
+def test_the_prior_is_the_base_prior_plus_what_newcomers_taught_about_the_arm() -> None:
+    """Views teach other things at once; the prior waits until they are mature."""
     policy = Policy(actions=ACTIONS, blend=BlendPolicy(base_successes=1.0, base_failures=9.0))
-    seen = [View(0, "similar", "save", followed) for followed in (True, False, False, True, False)]
-    sums = summed([[View(1, "fresh", "like", True), *seen]], policy)
+    closed = [
+        Closed(0, "similar", "save", 1, 2),
+        Closed(1, "fresh", "like", 1, 0),
+        Closed(2, "similar", "save", 1, 1),
+    ]
+    sums = summed([[step] for step in closed] + [[View(3, "popular", "hide", 0, 0, 5)]], policy)
     prior = fit(sums, policy).prior
     assert prior.alpha.tolist() == [[1, 1, 1], [1, 3, 1], [2, 1, 1]]
     assert prior.beta.tolist() == [[9, 9, 9], [9, 12, 9], [9, 9, 9]]
@@ -261,9 +285,9 @@ def test_the_prior_is_the_base_prior_plus_the_arms_own_evidence() -> None:
 def test_however_much_the_population_knows_a_prior_is_at_most_prior_strength_views_strong(
     followed: int, passed: int, strength: float
 ) -> None:
-    policy = Policy(blend=BlendPolicy(prior_strength=strength))
-    sums = Sums()
-    sums.absorb([EvidenceLesson("popular", "like", float(followed), float(followed + passed))], policy)
+    base = {"base_successes": 1.0, "base_failures": 19.0}
+    policy = Policy(blend=BlendPolicy(prior_strength=strength, **base))
+    sums = summed([[Closed(0, "popular", "like", followed, passed)]], policy)
     alpha, beta = (column[0, 0] for column in fit(sums, policy).prior)
     views = 20 + followed + passed  # the base prior of 1 and 19 counts as 20
     assert alpha + beta == pytest.approx(min(views, strength), rel=1e-12)

@@ -35,9 +35,7 @@ def plain_rows(made_of: list[Pairs]) -> dict[int, Pairs]:
     for batch in made_of:
         for row, column in batch:
             rows[row][column] += 1
-    return {
-        row: sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])) for row, counts in rows.items()
-    }
+    return {row: sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])) for row, counts in rows.items()}
 
 
 def row_of(table: RankedCounts, row: int, most: int = 1000) -> Pairs:

@@ -178,9 +178,7 @@ def test_what_was_not_scored_is_a_dash_and_never_nan(tmp_path: Path) -> None:
     text = written(tmp_path).text
     assert "– [–, –]" in text
     assert "nan" not in text.replace("naive", "").lower()
-    assert any(
-        line.split()[0] == "fresh" and "– [–, –]" in line for line in printed(backtest()) if line.strip()
-    )
+    assert any(line.split()[0] == "fresh" and "– [–, –]" in line for line in printed(backtest()) if line.strip())
 
 
 def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -198,9 +196,7 @@ def test_the_picture_is_fourteen_hundred_pixels_wide(tmp_path: Path) -> None:
 
 def test_a_log_of_one_window_is_drawn_too(tmp_path: Path) -> None:
     plain = backtest()
-    timeline = Timeline(
-        [1], {name: [nan] for name in HIT}, {name: [nan] for name in plain.summary.pool_share}
-    )
+    timeline = Timeline([1], {name: [nan] for name in HIT}, {name: [nan] for name in plain.summary.pool_share})
     assert "feedloom hits" in written(tmp_path, replace(plain, timeline=timeline)).text
 
 
