@@ -9,11 +9,12 @@ from blending.kernels import (
     allocate,
     draw_rates,
     intended_counts,
+    stream,
     tie_breaks,
+    uniform_at,
     utilities_of,
 )
 from blending.posterior import Beta
-from blending.randomness import stream, uniform_at
 from blending.types import FloatArray, IntArray, ItemArray
 
 PARAMETER_MIN, PARAMETER_MAX = 1e-9, 1e15  # of a Beta: beyond them draws underflow, or never end

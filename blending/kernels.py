@@ -1,15 +1,45 @@
-"""The hot loops of a blend: drawing Beta variates and giving out slots. Each has an oracle in its test."""
+"""The hot loops of a blend: random bits, Beta variates, and giving out slots. Each has an oracle in its test.
+
+Randomness is counter-based: every number is a pure function of (key, counter). The bits are SplitMix64's (Steele,
+Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): output i mixes key + i * gamma.
+"""
 
 import numpy as np
 
 from blending.compiled import compiled
-from blending.randomness import bits_at, stream, uniform_at
 from blending.types import FloatArray, IntArray, ItemArray
+
+GAMMA = np.uint64(0x9E3779B97F4A7C15)
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
+SHIFT_30, SHIFT_27, SHIFT_31, SHIFT_12 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(12)
+STREAM_LENGTH = np.uint64(1 << 32)  # counters of one stream; streams of a key never overlap
 
 UNREAD, PLACED, DUPLICATE = 0, 1, 2  # verdicts on an entry of a pool's list
 
 ONE, TWO = np.uint64(1), np.uint64(2)
 TIE_STREAM, EXPLORE_STREAM = 1 << 30, 1 << 31  # far beyond those of the draws
+
+
+@compiled
+def bits_at(key: np.uint64, counter: np.uint64) -> np.uint64:
+    """64 uniform bits, a function of (key, counter) alone."""
+    mixed = key + (counter + np.uint64(1)) * GAMMA
+    mixed = (mixed ^ (mixed >> SHIFT_30)) * MIX_1
+    mixed = (mixed ^ (mixed >> SHIFT_27)) * MIX_2
+    return mixed ^ (mixed >> SHIFT_31)
+
+
+@compiled
+def uniform_at(key: np.uint64, counter: np.uint64) -> float:
+    """A uniform number strictly between 0 and 1: the middles of 2**52 equal steps."""
+    return (float(bits_at(key, counter) >> SHIFT_12) + 0.5) * 2.0**-52
+
+
+@compiled
+def stream(number: int) -> np.uint64:
+    """The first counter of stream `number` of a key."""
+    return np.uint64(number) * STREAM_LENGTH
 
 
 @compiled

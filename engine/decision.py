@@ -18,7 +18,7 @@ class PoolPart(Struct, frozen=True, kw_only=True):
     """One pool's part in a decision. `alpha`, `beta` and `delays` have an entry per action of the decision.
 
     `rates` are the draws, an entry per action for each: one draw for the whole feed, or one for each slot.
-    `delays` are what views will be matured by.
+    `delays` are what views will be matured by; `served` is how many of the user's slots were this pool's before.
     `items` is the prefix of the pool's list that was read, `verdicts` a letter for each. `stock` says how
     many items it offered, `filtered` how many it left out because the user had already reacted to them,
     `intended` how many slots utilities alone would have given it, `realised` how many it got.
@@ -29,6 +29,7 @@ class PoolPart(Struct, frozen=True, kw_only=True):
     beta: list[float]
     rates: list[list[float]]
     delays: list[Delay]
+    served: int
     stock: int
     filtered: int
     intended: int

@@ -76,7 +76,12 @@ def _close_oldest(state: UserState, at_ms: int, memory: MemoryPolicy) -> tuple[U
     del ledger[request_id]
     terms = matured(row, at_ms, memory)
     state = with_closed(replace(state, ledger=ledger), row, terms, memory)
-    return state, tuple(PriorLesson(cell, tally) for cell, tally in terms.items()) if row.newcomer else ()
+    if not row.newcomer:
+        return state, ()
+    taught = dict(state.taught)
+    for cell, term in terms.items():
+        taught[cell] = taught.get(cell, NOTHING).plus(term.successes, term.exposure)
+    return replace(state, taught=taught), tuple(PriorLesson(cell, term) for cell, term in terms.items())
 
 
 def _give_up_oldest(state: UserState, memory: MemoryPolicy) -> tuple[UserState, tuple[Lesson, ...]]:
@@ -99,8 +104,14 @@ def row_of(decision: Decision) -> LedgerRow:
         weights=tuple(delta**rank for rank in ranks),
         actions=tuple(decision.actions),
         delays={names[pool]: tuple(decision.pools[pool].delays) for pool in set(decision.slot_pools)},
+        served=_served_after(decision),
         newcomer=decision.newcomer,
     )
+
+
+def _served_after(decision: Decision) -> dict[str, int]:
+    """How many of the user's slots each pool has been given, this decision included."""
+    return {part.pool: part.served + part.realised for part in decision.pools}
 
 
 def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy) -> Folded:
@@ -117,7 +128,7 @@ def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy) -
         state,
         ledger={**state.ledger, request_id: row_of(decision)},
         waiting=tuple(waited for waited in state.waiting if waited.reaction.request_id != request_id),
-        slots_served=state.slots_served + len(decision.slot_items),
+        served={**state.served, **_served_after(decision)},
     )
     for early in mine:
         step = _fold_of_slot(state, early.reaction, early.at_ms, memory)

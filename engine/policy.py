@@ -44,15 +44,15 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
     seed: int = 0  # of all draws
     slots_max: int = 100  # of one request
-    base_successes: float = 2.0  # Beta prior of a pool that nobody has seen yet
-    base_failures: float = 24.0
+    base_successes: float = 10.0  # Beta prior of a pool that nobody has seen yet
+    base_failures: float = 120.0
     prior_strength: float = 2000.0  # at most so many views' worth of the population is a new user's prior
     newcomer_slots: int = 200  # a user's first slots, the only ones that the population's prior learns from
-    temperature: float = 0.15  # times the variance of the draws; below 1 the blend is bolder
+    temperature: float = 0.06  # times the variance of the draws; below 1 the blend is bolder
     epsilon: float = 0.02  # chance of a feed mixed at random
     draw: Literal["feed", "slot"] = "feed"  # one draw for a whole feed, or one for each slot
     returns: Literal["fitted", "winner", "webster"] = "fitted"  # worth of a pool's next item in a feed
-    delta_one_chance: float = 0.4  # fitted: belief before any data that a further item is worth as much
+    delta_one_chance: float = 0.6  # fitted: belief before any data that a further item is worth as much
 
     def __post_init__(self) -> None:
         """Refuse a prior that is not a distribution, and other numbers without a meaning."""
@@ -86,14 +86,17 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[memory]`: what is kept of a user, and for how long."""
 
     window_ms: int = 86_400_000  # how long a decision takes reactions, and its id is remembered
-    half_life_ms: int = 172_800_000  # after which a user's evidence counts half
+    half_life_ms: int = 864_000_000  # after which a user's evidence counts half
+    half_life_slots: int = 400  # and after so many slots that its pool was given since
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
 
     def __post_init__(self) -> None:
         """Refuse bounds of nothing."""
-        _at_least_one(self, "window_ms", "half_life_ms", "history_max", "open_max", "waiting_max")
+        _at_least_one(
+            self, "window_ms", "half_life_ms", "half_life_slots", "history_max", "open_max", "waiting_max"
+        )
 
 
 def _at_least_one(table: Struct, *names: str) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from msgspec import Struct
 
 from blending.delay import Delay, prior_delay
-from blending.posterior import Beta, capped, updated
 from blending.returns import fitted_delta
 from blending.types import IntArray, ItemArray
 from engine.policy import Policy
@@ -35,7 +34,8 @@ class Population(Struct, frozen=True):
 
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
-    item numbers, best first; `neighbours` has an entry per item; `prior` has shape (pools, actions).
+    item numbers, best first; `neighbours` has an entry per item. `newcomers` is
+    the evidence of all users' first slots by (pool, action), which priors are made of.
     `delta` is the returns model fitted from the log; `delays` by pool has an entry per rewarded action.
     """
 
@@ -48,7 +48,7 @@ class Population(Struct, frozen=True):
     popular: ItemArray
     fresh: ItemArray
     neighbours: list[Neighbours]
-    prior: Beta
+    newcomers: Mapping[Cell, Tally]
     delta: float
     delays: list[list[Delay]]
 
@@ -64,7 +64,7 @@ class Sums:
     def __init__(self) -> None:
         self.records = 0
         self.at_ms = 0  # the log's time
-        self.prior: dict[Cell, Tally] = {}
+        self.newcomers: dict[Cell, Tally] = {}
         self.ranks: dict[Cell, RankTallies] = {}
         self.delays: dict[Cell, DelayTallies] = {}
         self.items: list[str] = []
@@ -80,8 +80,8 @@ class Sums:
             if isinstance(lesson, ViewLesson):
                 self._absorb_view(lesson, policy)
             elif isinstance(lesson, PriorLesson):
-                old = self.prior.get(lesson.cell, Tally())
-                self.prior[lesson.cell] = old.plus(lesson.tally.successes, lesson.tally.exposure)
+                old = self.newcomers.get(lesson.cell, Tally())
+                self.newcomers[lesson.cell] = old.plus(lesson.tally.successes, lesson.tally.exposure)
             else:
                 self._absorb_reaction(lesson, policy)
         self.records += 1
@@ -135,7 +135,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         popular=items[: settings.top_max],
         fresh=np.arange(size - 1, max(size - 1 - settings.top_max, -1), -1, dtype=np.int32),
         neighbours=_neighbours(sums, settings.neighbours_max, previous),
-        prior=_prior(sums, policy),
+        newcomers=dict(sums.newcomers),
         delta=_delta(sums, policy),
         delays=_delays(sums, policy),
     )
@@ -149,16 +149,6 @@ def _neighbours(sums: Sums, most: int, previous: Population | None) -> list[Neig
             break
         neighbours[row] = Neighbours(*sums.pairs.top(row, most))
     return neighbours
-
-
-def _prior(sums: Sums, policy: Policy) -> Beta:
-    """A new user's prior: the population's own posterior, at most `prior_strength` views strong."""
-    tallies = [[sums.prior.get((pool, action), Tally()) for action in policy.rewarded] for pool in policy.pools]
-    table = np.array([[(tally.successes, tally.exposure) for tally in row] for row in tallies])
-    base = Beta(
-        np.full(table.shape[:2], policy.blend.base_successes), np.full(table.shape[:2], policy.blend.base_failures)
-    )
-    return capped(updated(base, table[..., 0], table[..., 1]), policy.blend.prior_strength)
 
 
 def _delta(sums: Sums, policy: Policy) -> float:

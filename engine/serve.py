@@ -1,18 +1,21 @@
 """`serve`: make a decision of what the pools offer, what is known of the user, and the shared facts."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from msgspec.structs import replace
 
 from blending.blend import Blend, Rules, blend
-from blending.posterior import Beta, updated
+from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
+from blending.types import FloatArray
 from engine.decision import Decision, PoolPart, verdict_letters
 from engine.errors import InputError
 from engine.events import Request
 from engine.evidence import NOTHING, evidence_at
 from engine.pools import Facts, Gathered
-from engine.state import UserState
+from engine.state import Cell, Tally, UserState
 
 
 def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) -> Decision:
@@ -35,7 +38,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         request.slots if settings.draw == "slot" else 1,
     )
     made = blend(posterior, rules, gathered.lists, key_of(settings.seed, request.user, request.request_id))
-    parts = _parts(posterior, made, gathered)
+    parts = _parts(state, posterior, made, gathered)
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
         request=replace(request, candidates={}) if request.candidates else request,
@@ -47,7 +50,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         epsilon=settings.epsilon,
         delta=delta,
         explored=made.explored,
-        newcomer=state.slots_served < settings.newcomer_slots,
+        newcomer=sum(state.served.values()) < settings.newcomer_slots,
         actions=list(policy.rewarded),
         rewards=list(policy.rewarded.values()),
         pools=parts,
@@ -56,16 +59,39 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     )
 
 
+def prior_for(state: UserState, facts: Facts) -> Beta:
+    """What is believed of the pools before the user's own evidence, shape (pools, actions).
+
+    The population's posterior from everybody else's first slots, at most `prior_strength` views strong: sure of
+    the mean as far as the others have shown it, never so sure that a user could not leave it. What the user
+    taught the population is taken out, or it would count twice.
+    """
+    settings, population = facts.policy.blend, facts.population
+    others = _table(facts, population.newcomers) - _table(facts, state.taught)
+    exposure = np.maximum(others[1], 0.0)  # below 0 where this version is older than what the user taught
+    base = np.ones_like(exposure)
+    prior = updated(
+        Beta(settings.base_successes * base, settings.base_failures * base),
+        np.clip(others[0], 0.0, exposure),
+        exposure,
+    )
+    return capped(prior, settings.prior_strength)
+
+
 def _posterior(state: UserState, facts: Facts, at_ms: int) -> Beta:
-    evidence = evidence_at(state, at_ms, facts.policy.memory)
-    own = [
-        [evidence.get((pool, action), NOTHING) for action in facts.policy.rewarded] for pool in facts.policy.pools
-    ]
-    table = np.array([[(tally.successes, tally.exposure) for tally in row] for row in own])
-    return updated(facts.population.prior, table[..., 0], table[..., 1])
+    return updated(prior_for(state, facts), *_table(facts, evidence_at(state, at_ms, facts.policy.memory)))
 
 
-def _parts(posterior: Beta, made: Blend, gathered: Gathered) -> list[PoolPart]:
+def _table(facts: Facts, evidence: Mapping[Cell, Tally]) -> FloatArray:
+    """S and E as an array of shape (2, pools, actions)."""
+    policy = facts.policy
+    tallies = [[evidence.get((pool, action), NOTHING) for action in policy.rewarded] for pool in policy.pools]
+    return np.array(
+        [[[t.successes for t in row] for row in tallies], [[t.exposure for t in row] for row in tallies]]
+    )
+
+
+def _parts(state: UserState, posterior: Beta, made: Blend, gathered: Gathered) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
     population = gathered.facts.population
     parts = []
@@ -79,6 +105,7 @@ def _parts(posterior: Beta, made: Blend, gathered: Gathered) -> list[PoolPart]:
                 beta=posterior.beta[pool].tolist(),
                 rates=made.rates[:, pool].tolist(),
                 delays=population.delays[pool],
+                served=state.served.get(name, 0),
                 stock=ranking.items.size,
                 filtered=ranking.filtered,
                 intended=int(made.intended[pool]),

@@ -22,12 +22,21 @@ class Tally(Struct, frozen=True, array_like=True):
         return Tally(self.successes + successes, self.exposure + exposure)
 
 
+class ClosedTally(Struct, frozen=True, array_like=True):
+    """S and E of closed decisions, each term weighted by 2 ** (its moment - landmark), moments in half-lives."""
+
+    successes: float
+    exposure: float
+    landmark: float
+
+
 class LedgerRow(Struct, frozen=True, array_like=True):
     """An open decision: what stood in each slot, and what is known of it so far.
 
-    `weights` is what a view of each slot counts, `delays` by pool has an entry per action. `seen` is a bit set
-    over slots; `acted` holds one per action that was taken. A bit is set once, whatever is delivered again: this
-    is the dedupe. `tallies` by pool, an entry per action, are the sums over the bits that are set.
+    `weights` is what a view of each slot counts; `delays` by pool has an entry per action; `served` by pool is
+    how many of the user's slots it had been given with these. `seen` is a bit set over slots; `acted` holds one per
+    action that was taken. A bit is set once, whatever is delivered again: this is the dedupe. `tallies` by pool,
+    an entry per action, are the sums over the bits that are set.
     """
 
     at_ms: int
@@ -37,6 +46,7 @@ class LedgerRow(Struct, frozen=True, array_like=True):
     weights: tuple[float, ...]
     actions: tuple[str, ...]
     delays: Mapping[str, tuple[Delay, ...]]
+    served: Mapping[str, int]
     newcomer: bool
     seen: int = 0
     acted: Mapping[str, int] = {}
@@ -62,17 +72,17 @@ class Waiting(Struct, frozen=True, array_like=True):
 class UserState(Struct, frozen=True, kw_only=True):
     """A user's state: a value. `fold` makes the next one; nothing in it is ever changed in place.
 
-    `closed` is the evidence of closed decisions by (pool, action), each term weighted by
-    2 ** ((its time - landmark_ms) / half-life); `ledger` holds the open ones by request id, oldest first;
-    `history` is sorted; `slots_served` counts the slots of all decisions.
+    `closed` is the evidence of closed decisions by (pool, action); `ledger` holds the open ones by request id,
+    oldest first; `history` is sorted; `served` counts the slots of all decisions by pool; `taught` is
+    what the population's evidence of newcomers holds of this user.
     """
 
-    closed: Mapping[Cell, Tally] = {}
-    landmark_ms: int = 0
+    closed: Mapping[Cell, ClosedTally] = {}
     ledger: Mapping[str, LedgerRow] = {}
     history: tuple[Reacted, ...] = ()
     waiting: tuple[Waiting, ...] = ()
-    slots_served: int = 0
+    served: Mapping[str, int] = {}
+    taught: Mapping[Cell, Tally] = {}
 
 
 class ViewLesson(Struct, frozen=True):

@@ -8,8 +8,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from blending.blend import Rules, blend
+from blending.kernels import bits_at
 from blending.posterior import Beta, updated
-from blending.randomness import bits_at, key_of
+from blending.randomness import key_of
 from blending.returns import returns_table
 from engine.policy import BlendPolicy
 from engine.pools import Gathered

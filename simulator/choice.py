@@ -122,7 +122,7 @@ class Logit:
     """
 
     def react(self, attractions: FloatArray, uniforms: FloatArray) -> Outcome:
-        """A race: of exponential times with the rates w and 1, the first is j with probability w_j / (1 + Σ w).
+        """A race: of exponential times with rates w and 1, j is the first with probability w_j / (1 + Σ w).
 
         Each slot has its own time, so that the others' draws stay the same when one item is exchanged. No
         choice takes the first slot's LOOK, which nothing else needs here.

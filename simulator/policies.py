@@ -11,7 +11,7 @@ import numpy as np
 
 from simulator.worlds import World
 
-EPSILON = 0.1  # of the slots of epsilon_greedy are drawn at random; 10 % is the textbook's (Sutton, Barto 2.3)
+EPSILON = 0.1  # of epsilon_greedy's slots are drawn at random, as in Sutton and Barto's testbed (2.3)
 RATIOS = (0.5, 0.3, 0.2)  # of fixed_ratio
 
 

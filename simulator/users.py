@@ -29,7 +29,7 @@ class Reactions(NamedTuple):
 
 
 class User:
-    """A user of a world. It keeps nothing of the feeds it saw: memory is constant, and any feed may be next."""
+    """A user of a world. It keeps nothing of feeds it saw: memory is constant, and any feed may be next."""
 
     def __init__(self, world: World, seed: int, user: int) -> None:
         """`seed` of the run and number of the user, both at least 0."""

@@ -101,7 +101,7 @@ def _attractions(rates: Sequence[float], satiation: float, slot_pools: Sequence[
 
 @lru_cache(CACHED)
 def _best(world: World, rates: tuple[float, ...]) -> tuple[float, tuple[int, ...]]:
-    """The best expected reward at these rates, and a feed that reaches it: the highest attractions, falling.
+    """The best expected reward at these rates, and a feed with it: the highest attractions, falling.
 
     Each pool offers the attractions θ δ^k, k = 0, 1, ...; any feed has some k of the first of each, so the
     highest of all, sorted, are nowhere below those of any other feed, sorted. That this is best needs only
@@ -123,7 +123,7 @@ def _best(world: World, rates: tuple[float, ...]) -> tuple[float, tuple[int, ...
 EQUAL = (0.08, 0.08, 0.08)
 # The discount of a rank in DCG (Järvelin and Kekäläinen 2002), taken as the chance that it is looked at.
 LOGARITHMIC = PositionBased(tuple(float(1.0 / np.log2(slot + 2)) for slot in range(SLOTS)))
-# A reader who finds nothing still sees slot 10 in 63 % of feeds (.95^9), and every other action ends the visit.
+# Who finds nothing still sees slot 10 in 63 % of feeds (.95^9), and every other action ends the visit.
 READER = Cascade(persistence=0.95, stop=0.5)
 
 WORLDS: dict[str, World] = {

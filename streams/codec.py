@@ -21,5 +21,5 @@ def decode(data: bytes) -> Value:
     """Read any event or decision; its `kind` says which it is."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"not an event or decision: {error}") from error

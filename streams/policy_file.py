@@ -15,12 +15,16 @@ def read_policy(path: Path) -> Policy:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the policy {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+    except (ValueError, RecursionError) as error:  # of the decoder, of TOML, and of numbers too long to be read
+        raise InputError(f"{path} is not TOML: {_one_line(error)}") from error
     try:
         return msgspec.convert(tables, Policy)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {_in_toml_words(str(error))}; policy.toml lists every key") from error
+        raise InputError(f"{path}: {_in_toml_words(_one_line(error))}; policy.toml lists every key") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _in_toml_words(message: str) -> str:

@@ -6,6 +6,7 @@ that a right program meets an unlucky seed. Together they stay below 5e-6.
 
 import json
 import math
+import os
 import subprocess
 import sys
 from fractions import Fraction
@@ -27,14 +28,17 @@ from blending.kernels import (
     TIE_STREAM,
     UNREAD,
     allocate,
+    bits_at,
     draw_rates,
     intended_counts,
     log_gamma_variate,
+    stream,
     tie_breaks,
+    uniform_at,
     utilities_of,
 )
 from blending.posterior import Beta, capped, updated
-from blending.randomness import bits_at, key_of, stream, uniform_at
+from blending.randomness import key_of
 from blending.returns import returns_table
 
 ROOT = Path(__file__).parent.parent
@@ -201,6 +205,25 @@ def test_the_draws_of_neighbouring_arms_and_slots_are_uncorrelated() -> None:
     }
     for which, (one, other) in pairs.items():
         assert abs(np.corrcoef(one, other)[0, 1]) < 5.5 / math.sqrt(one.size), f"seed {SEED}, {which}"
+
+
+def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: Path) -> None:
+    """Machine code is kept beside the source; another process compiles anew in an empty folder."""
+    program = (
+        "import numpy as np; from blending.kernels import draw_rates; from blending.randomness import key_of; "
+        "print(draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, 'a'), 2).ravel().tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, "a"), 2).ravel().tolist()
+    assert json.loads(done.stdout) == here
 
 
 @st.composite

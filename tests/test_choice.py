@@ -54,7 +54,7 @@ def test_an_action_is_on_a_slot_that_was_seen(model: Choice) -> None:
 
 
 @given(any_model, attractions_of)
-def test_probabilities_are_probabilities_and_acting_needs_seeing(model: Choice, attractions: np.ndarray) -> None:
+def test_acting_is_no_likelier_than_seeing(model: Choice, attractions: np.ndarray) -> None:
     seen, acted = model.seen_probability(attractions), model.acted_probability(attractions)
     assert seen.shape == acted.shape == attractions.shape
     assert ((acted > 0) & (acted <= seen) & (seen <= 1)).all()

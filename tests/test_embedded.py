@@ -13,7 +13,9 @@ from engine.events import Acted, Organic, Request, Seen
 from engine.evidence import evidence_at
 from engine.fold import fold
 from engine.policy import Policy, PopulationPolicy
+from engine.pools import Facts
 from engine.population import Sums, fit
+from engine.serve import prior_for
 from engine.state import Tally, UserState
 from streams.embedded import EmbeddedRunner
 from streams.recording import Entry
@@ -83,7 +85,7 @@ def test_where_micro_batches_are_cut_changes_no_decision_and_no_state(
     cut, cut_log = replay(rows, policy, batch)
     assert cut_log.entries == whole_log.entries
     assert cut.states == whole.states
-    assert cut.sums.prior == whole.sums.prior
+    assert cut.sums.newcomers == whole.sums.newcomers
 
 
 @settings(max_examples=40)
@@ -102,8 +104,9 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
             continue  # its record of the log is counted with its decision
         if entry.topic == "feeds":
             decision = entry.value
-            prior = versions[decision.population_version].prior
-            own = evidence_at(states.get(entry.key, UserState()), entry.at_ms, policy.memory)
+            state = states.get(entry.key, UserState())
+            prior = prior_for(state, Facts(policy, versions[decision.population_version]))
+            own = evidence_at(state, entry.at_ms, policy.memory)
             for place, part in enumerate(decision.pools):
                 tally = own.get((part.pool, "like"), Tally())
                 assert part.alpha == [prior.alpha[place, 0] + tally.successes]
@@ -170,7 +173,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner, _ = replay(rows, Policy(), 256)
     request = Request(request_id="new", user="nobody", slots=3)
     decision = runner.serve(request, runner.gather(request), 1000)
-    prior = runner.facts.population.prior
+    prior = prior_for(UserState(), runner.facts)
     assert [part.alpha for part in decision.pools] == prior.alpha.tolist()
     assert [part.beta for part in decision.pools] == prior.beta.tolist()
     place = decision.slot_pools[0]
@@ -178,7 +181,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner.react(seen, 1001)
     after = Request(request_id="new2", user="nobody", slots=3)
     part = runner.serve(after, runner.gather(after), 1002).pools[place]
-    prior = runner.facts.population.prior
+    prior = prior_for(UserState(), runner.facts)
     arrived = decision.pools[place].delays[0].arrived(2)
     assert part.alpha == prior.alpha[place].tolist()
     assert part.beta == pytest.approx([prior.beta[place, 0] + arrived], rel=1e-6)

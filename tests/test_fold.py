@@ -14,7 +14,7 @@ from engine.fold import close_due, fold
 from engine.policy import MemoryPolicy
 from engine.state import Cell, PriorLesson, ReactionLesson, Tally, UserState, ViewLesson
 
-LIMITS = MemoryPolicy(history_max=100, waiting_max=200)
+LIMITS = MemoryPolicy(history_max=100, waiting_max=200, half_life_ms=48 * 3_600_000, half_life_slots=10**12)
 AT_ONCE = Delay(1.0, 1.0)  # every action that will come has come
 HOUR_MS = 3_600_000
 
@@ -27,6 +27,7 @@ def decision(
     delta: float | None = 1.0,
     delays: tuple[Delay, Delay] = (AT_ONCE, AT_ONCE),
     *,
+    served: tuple[int, int] = (0, 0),
     newcomer: bool = True,
 ) -> Decision:
     """A decision with these pools in its slots and two actions that earn something."""
@@ -37,14 +38,15 @@ def decision(
             beta=[9.0, 9.0],
             rates=[[0.1, 0.1]],
             delays=list(delays),
+            served=served[place],
             stock=0,
             filtered=0,
             intended=0,
-            realised=0,
+            realised=pools_of_slots.count(place),
             items=[],
             verdicts="",
         )
-        for name in ("a", "b")
+        for place, name in enumerate(("a", "b"))
     ]
     return Decision(
         request=Request(request_id=request_id, user="u", slots=len(pools_of_slots)),

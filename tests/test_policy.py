@@ -224,10 +224,12 @@ def neighbours_of(policy: Policy) -> dict[str, Policy]:
 
 
 def test_every_change_of_any_value_changes_the_version() -> None:
-    others = neighbours_of(Policy())
-    assert len(others) == 11 + 4 + 5 + 3 + 2 + 2 * 3
-    versions = {name: policy.version for name, policy in others.items()}
-    assert [name for name, version in versions.items() if version == Policy().version] == []
+    policy = Policy(actions={"like": ActionPolicy(1.0), "hide": ActionPolicy(-1.0)})
+    others = neighbours_of(policy)
+    keys = sum(len(names_of(table)) for table in (BlendPolicy, PopulationPolicy, MemoryPolicy))
+    assert len(others) == keys + len(policy.pools) + len(policy.actions) + 2 * 3
+    versions = {name: other.version for name, other in others.items()}
+    assert [name for name, version in versions.items() if version == policy.version] == []
     assert len(set(versions.values())) == len(versions)
 
 

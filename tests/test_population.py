@@ -1,7 +1,7 @@
 """What is learned across users: the same however it was fitted, and never changed once handed out."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.events import Request
 from engine.policy import ActionPolicy, BlendPolicy, Policy, PopulationPolicy
+from engine.pools import Facts, gather
 from engine.population import Population, Sums, fit
-from engine.state import Lesson, PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
+from engine.serve import serve
+from engine.state import Lesson, PriorLesson, Reacted, ReactionLesson, Tally, UserState, ViewLesson
 
 ACTIONS = {
     "like": ActionPolicy(1.0),
@@ -112,25 +115,21 @@ def summed(made_of: Sequence[list[Step]], policy: Policy) -> Sums:
 
 
 def picture(population: Population) -> dict[str, Any]:
-    """A copy of everything that a version says, type by type and number by number."""
+    """A copy of everything that a version says, with the types of its arrays; of what only grows, its part."""
+    items = population.items[: population.size]
+    seen = {name: copied(getattr(population, name)) for name in population.__struct_fields__}
+    return {**seen, "items": items, "number_of": [population.number_of[item] for item in items]}
 
-    def array(values: np.ndarray) -> tuple[str, list[Any]]:
-        return values.dtype.name, values.tolist()
 
-    return {
-        "version": population.version,
-        "records": population.records,
-        "size": population.size,
-        "items": population.items[: population.size],
-        "numbers": [population.number_of[item] for item in population.items[: population.size]],
-        "likes": array(population.likes),
-        "popular": array(population.popular),
-        "fresh": array(population.fresh),
-        "neighbours": [(array(items), array(counts)) for items, counts in population.neighbours],
-        "prior": (array(population.prior.alpha), array(population.prior.beta)),
-        "delta": population.delta,
-        "delays": [list(of_pool) for of_pool in population.delays],
-    }
+def copied(value: Any) -> Any:
+    """Plain values, however deep."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.name, value.tolist()
+    if isinstance(value, Mapping):
+        return {key: copied(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [copied(entry) for entry in value]
+    return value
 
 
 @given(records, policies)
@@ -224,20 +223,19 @@ def test_the_order_in_which_users_come_changes_no_evidence_no_likes_no_pairs_and
     turns = data.draw(st.permutations([step.user for step in steps]))
     own = {user: iter([step for step in steps if step.user == user]) for user in set(turns)}
     one, other = summed(made_of, policy), summed([[next(own[user])] for user in turns], policy)
-    assert one.prior == other.prior
     assert by_name(fit(one, policy)) == by_name(fit(other, policy))
 
 
-def by_name(population: Population) -> tuple[dict[str, int], dict[str, dict[str, int]], list[Any]]:
+def by_name(population: Population) -> list[Any]:
     """Likes and neighbours under the items' names, whose numbers depend on who came first, and what was fitted."""
-    name = population.items
+    name, known = population.items, picture(population)
     likes = {name[number]: count for number, count in enumerate(population.likes.tolist())}
     neighbours = {
         name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
         for number, entry in enumerate(population.neighbours)
     }
-    fitted = [*(column.tolist() for column in population.prior), population.delta, population.delays]
-    return likes, neighbours, fitted
+    of_items = ("version", "records", "items", "number_of", "likes", "popular", "fresh", "neighbours")
+    return [likes, neighbours, {key: value for key, value in known.items() if key not in of_items}]
 
 
 @given(records, policies)
@@ -256,29 +254,33 @@ def test_long_lists_are_cut_at_the_policys_lengths() -> None:
     assert [entry.items.tolist() for entry in population.neighbours[:3]] == [[1, 2], [0, 2], [0, 1]]
 
 
+# Priors, as a decision for somebody new shows them
+
+
+def prior(made_of: Sequence[list[Step]], policy: Policy) -> tuple[list[list[float]], list[list[float]]]:
+    """The posterior of a user without evidence, by pool and action."""
+    facts = Facts(policy, fit(summed(made_of, policy), policy))
+    request = Request(request_id="r", user="somebody new", slots=1)
+    parts = serve(UserState(), request, gather(UserState(), request, facts), NOW_MS).pools
+    return [part.alpha for part in parts], [part.beta for part in parts]
+
+
 def test_before_anything_is_seen_every_prior_is_the_base_prior() -> None:
     """Three pools and the two actions that the bandit learns from: one with a reward of 0 has no arm."""
     blend = BlendPolicy(base_successes=2.0, base_failures=38.0, prior_strength=1000.0)
     actions = {"like": ActionPolicy(1.0), "rated": ActionPolicy(0.0), "hide": ActionPolicy(-1.0)}
     policy = Policy(actions=actions, blend=blend)
-    population = fit(Sums(), policy)
-    assert population.prior.alpha.tolist() == [[2.0, 2.0]] * 3
-    assert population.prior.beta.tolist() == [[38.0, 38.0]] * 3
-    assert (population.size, population.version, population.records) == (0, 0, 0)
+    assert prior([], policy) == ([[2.0, 2.0]] * 3, [[38.0, 38.0]] * 3)
 
 
 def test_the_prior_is_the_base_prior_plus_what_newcomers_taught_about_the_arm() -> None:
     """Views teach other things at once; the prior waits until they are mature."""
     policy = Policy(actions=ACTIONS, blend=BlendPolicy(base_successes=1.0, base_failures=9.0))
-    closed = [
-        Closed(0, "similar", "save", 1, 2),
-        Closed(1, "fresh", "like", 1, 0),
-        Closed(2, "similar", "save", 1, 1),
-    ]
-    sums = summed([[step] for step in closed] + [[View(3, "popular", "hide", 0, 0, 5)]], policy)
-    prior = fit(sums, policy).prior
-    assert prior.alpha.tolist() == [[1, 1, 1], [1, 3, 1], [2, 1, 1]]
-    assert prior.beta.tolist() == [[9, 9, 9], [9, 12, 9], [9, 9, 9]]
+    taught = [Closed(0, "similar", "save", 1, 2), Closed(1, "fresh", "like", 1, 0)]
+    made_of = [taught, [Closed(2, "similar", "save", 1, 1)], [View(3, "popular", "hide", 0, 0, 5)]]
+    alpha, beta = prior(made_of, policy)
+    assert alpha == [[1, 1, 1], [1, 3, 1], [2, 1, 1]]
+    assert beta == [[9, 9, 9], [9, 12, 9], [9, 9, 9]]
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.floats(0.5, 4000.0))
@@ -287,8 +289,7 @@ def test_however_much_the_population_knows_a_prior_is_at_most_prior_strength_vie
 ) -> None:
     base = {"base_successes": 1.0, "base_failures": 19.0}
     policy = Policy(blend=BlendPolicy(prior_strength=strength, **base))
-    sums = summed([[Closed(0, "popular", "like", followed, passed)]], policy)
-    alpha, beta = (column[0, 0] for column in fit(sums, policy).prior)
+    alpha, beta = prior([[Closed(0, "popular", "like", followed, passed)]], policy)
     views = 20 + followed + passed  # the base prior of 1 and 19 counts as 20
-    assert alpha + beta == pytest.approx(min(views, strength), rel=1e-12)
-    assert alpha / (alpha + beta) == pytest.approx((1 + followed) / views, rel=1e-12)
+    assert alpha[0][0] + beta[0][0] == pytest.approx(min(views, strength), rel=1e-12)
+    assert alpha[0][0] / (alpha[0][0] + beta[0][0]) == pytest.approx((1 + followed) / views, rel=1e-12)

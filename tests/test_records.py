@@ -54,10 +54,8 @@ def made_for_gold() -> Decision:
     When a change of this is meant, `encode` it and write the golden file anew.
     """
     actions = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-2.0), "rated": ActionPolicy(0.0)}
-    lists, settings = (
-        PopulationPolicy(neighbours_max=6, recent_likes=4),
-        BlendPolicy(temperature=0.5, returns="winner"),
-    )
+    lists = PopulationPolicy(neighbours_max=6, recent_likes=4)
+    settings = BlendPolicy(base_successes=2.0, base_failures=24.0, temperature=0.5, epsilon=0.02, returns="winner")
     runner = EmbeddedRunner(Policy(actions=actions, population=lists, blend=settings))
     for number in range(60):
         user, item = ("zoë", "ada", "bob", "eve")[number % 4], f"film-{number * number % 41}"
@@ -73,7 +71,7 @@ def made_for_gold() -> Decision:
         if slot != 1:
             action = "hide" if slot == 2 else "like"
             runner.react(Acted(event_id=f"a{slot}", action=action, **what), 1_700_000_100_020 + slot)
-    request = Request(request_id="wednesday", user="zoë", slots=8, ts_ms=1_700_000_200_000)
+    request = Request(request_id="july", user="zoë", slots=8, ts_ms=1_700_000_200_000)
     return runner.serve(request, runner.gather(request), 1_700_000_200_003)
 
 
@@ -88,9 +86,9 @@ def test_golden_bytes_read_as_their_kind_and_are_written_the_same(kind: str) -> 
 
 
 def test_the_golden_events_say_what_they_always_said() -> None:
-    about = {"user": "zoë", "request_id": "wednesday", "slot": 3, "item": "film-31"}
+    about = {"user": "zoë", "request_id": "july", "slot": 3, "item": "film-31"}
     request = Request(
-        request_id="wednesday",
+        request_id="july",
         user="zoë",
         slots=8,
         ts_ms=1700000200000,
@@ -158,6 +156,15 @@ def test_a_value_under_the_name_of_another_kind_is_refused(kind: str, name: str)
 def test_what_cannot_be_an_event_or_decision_is_refused(kind: str, change: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="not an event or decision"):
         decode(json.dumps(json.loads(golden(kind)) | change).encode())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_that_must_be_said_may_be_left_out(kind: str) -> None:
+    """Times, candidates and the version of the schema may."""
+    document = json.loads(golden(kind))
+    for name in sorted(document.keys() - {"ts_ms", "candidates", "schema"}):
+        with pytest.raises(InputError, match=f"missing required field `{name}`"):
+            decode(json.dumps({key: value for key, value in document.items() if key != name}).encode())
 
 
 @given(
@@ -330,41 +337,45 @@ def test_a_planted_change_is_found_and_its_request_named(what: str) -> None:
     assert planted != record
     found = difference(planted)
     assert found is not None
-    assert "wednesday" in found
+    assert "july" in found
     assert len(found.splitlines()) == 1
 
 
-# Each takes the golden document apart. Where columns do not fit together, nothing may be drawn from them:
-# compiled loops read past the end of an array without a word.
-MALFORMED: dict[str, tuple[Callable[[Any], object], bool]] = {
-    "no pools": (lambda d: d.update(pools=[]), True),
-    "no actions": (lambda d: d.update(actions=[], rewards=[]), True),
-    "a slot of no pool": (lambda d: d["slot_pools"].__setitem__(0, 99), False),
-    "a slot of pool -1": (lambda d: d["slot_pools"].__setitem__(0, -1), False),
-    "a huge number of slots": (lambda d: d["request"].update(slots=10**12), False),
-    "more slots than 63 bits hold": (lambda d: d["request"].update(slots=2**63), False),
-    "more slots than 64 bits hold": (lambda d: d["request"].update(slots=2**70), False),
-    "alpha 0": (lambda d: d["pools"][0]["alpha"].__setitem__(0, 0.0), True),
-    "beta below 0": (lambda d: d["pools"][2]["beta"].__setitem__(1, -1.0), True),
-    "alpha of one action in one pool": (lambda d: d["pools"][1]["alpha"].pop(), True),
-    "alpha of one action in every pool": (lambda d: [part["alpha"].pop() for part in d["pools"]], True),
-    "beta of one action in every pool": (lambda d: [part["beta"].pop() for part in d["pools"]], True),
-    "beta of no action": (lambda d: [part["beta"].clear() for part in d["pools"]], True),
+# Each takes the golden document apart; the words are what must be said of it. Where columns do not fit together
+# nothing may be drawn from them: compiled loops read past the end of an array without a word.
+COLUMNS, REBUILT = "refused: not an event or decision: ", "cannot be rebuilt: "
+MALFORMED: dict[str, tuple[Callable[[Any], object], str]] = {
+    "no pools": (lambda d: d.update(pools=[]), COLUMNS),
+    "no actions": (lambda d: d.update(actions=[], rewards=[]), COLUMNS),
+    "a slot of no pool": (lambda d: d["slot_pools"].__setitem__(0, 99), COLUMNS),
+    "a slot of pool -1": (lambda d: d["slot_pools"].__setitem__(0, -1), COLUMNS),
+    "more slots than were asked for": (lambda d: d["request"].update(slots=7), COLUMNS),
+    "a huge number of slots": (lambda d: d["request"].update(slots=10**12), ""),
+    "more slots than 63 bits hold": (lambda d: d["request"].update(slots=2**63), ""),
+    "more slots than 64 bits hold": (lambda d: d["request"].update(slots=2**70), ""),
+    "a huge stock": (lambda d: d["pools"][0].update(stock=10**12), COLUMNS),
+    "a prefix longer than the list": (lambda d: d["pools"][0].update(stock=2), COLUMNS),
+    "an item less than verdicts": (lambda d: d["pools"][0]["items"].pop(), COLUMNS),
+    "no items": (lambda d: [part["items"].clear() for part in d["pools"]], COLUMNS),
+    "alpha of one action in one pool": (lambda d: d["pools"][1]["alpha"].pop(), COLUMNS),
+    "alpha of one action in every pool": (lambda d: [part["alpha"].pop() for part in d["pools"]], COLUMNS),
+    "beta of one action in every pool": (lambda d: [part["beta"].pop() for part in d["pools"]], COLUMNS),
+    "beta of no action": (lambda d: [part["beta"].clear() for part in d["pools"]], COLUMNS),
+    "delays of one action": (lambda d: [part["delays"].pop() for part in d["pools"]], COLUMNS),
     "posteriors of no action": (
         lambda d: [part[name].clear() for part in d["pools"] for name in ("alpha", "beta", "rates")],
-        True,
+        COLUMNS,
     ),
-    "fewer rewards than posteriors": (lambda d: [d["rewards"].pop(), d["actions"].pop()], True),
-    "more rewards than posteriors": (lambda d: [d["rewards"].append(1.0), d["actions"].append("buy")], True),
-    "no draws": (lambda d: [part["rates"].clear() for part in d["pools"]], True),
-    "more draws than slots": (lambda d: [part.update(rates=part["rates"] * 9) for part in d["pools"]], False),
-    "temperature 0": (lambda d: d.update(temperature=0.0), True),
-    "temperature below 0": (lambda d: d.update(temperature=-1.0), True),
-    "a temperature so low that parameters overflow": (lambda d: d.update(temperature=5e-324), True),
-    "draws of one action": (lambda d: [draw.pop() for part in d["pools"] for draw in part["rates"]], False),
-    "no items": (lambda d: [part["items"].clear() for part in d["pools"]], False),
-    "an item less than verdicts": (lambda d: d["pools"][0]["items"].pop(0), False),
-    "a prefix longer than the list": (lambda d: d["pools"][0].update(stock=2), False),
+    "fewer rewards than posteriors": (lambda d: [d["rewards"].pop(), d["actions"].pop()], COLUMNS),
+    "more rewards than posteriors": (lambda d: [d["rewards"].append(1.0), d["actions"].append("buy")], COLUMNS),
+    "no draws": (lambda d: [part["rates"].clear() for part in d["pools"]], REBUILT),
+    "more draws than slots": (lambda d: [part.update(rates=part["rates"] * 9) for part in d["pools"]], REBUILT),
+    "draws of one action": (lambda d: [draw.pop() for part in d["pools"] for draw in part["rates"]], ""),
+    "alpha 0": (lambda d: d["pools"][0]["alpha"].__setitem__(0, 0.0), REBUILT),
+    "beta below 0": (lambda d: d["pools"][2]["beta"].__setitem__(1, -1.0), REBUILT),
+    "temperature 0": (lambda d: d.update(temperature=0.0), REBUILT),
+    "temperature below 0": (lambda d: d.update(temperature=-1.0), REBUILT),
+    "a temperature so low that parameters overflow": (lambda d: d.update(temperature=5e-324), REBUILT),
 }
 
 TRY_ALL = """
@@ -411,13 +422,10 @@ def answers() -> dict[str, str | None]:
 
 @pytest.mark.parametrize("what", MALFORMED)
 def test_a_malformed_decision_is_refused_or_reported(what: str, answers: dict[str, str | None]) -> None:
-    answer = answers[what]
+    answer, (_, words) = answers[what], MALFORMED[what]
     assert answer is not None
-    assert not answer.startswith("traceback")
-    assert answer.startswith("refused: ") or "wednesday" in answer
-    _, nothing_may_be_drawn = MALFORMED[what]
-    if nothing_may_be_drawn:
-        assert answer.startswith("refused: ") or "cannot be rebuilt" in answer
+    assert words in answer
+    assert answer.startswith("refused: ") or "july" in answer
 
 
 @given(st.integers(0, 10**4), st.sampled_from(list(b'0-9.e",:[]{}dpx \\\xff')))
@@ -474,10 +482,10 @@ def sizes_of_decisions(left: int) -> list[int]:
 
 
 def test_a_decision_that_reads_every_list_to_its_end_fits_in_4_kb() -> None:
-    """24 items for 25 slots: each pool's list is read whole. Measured: 3,310 bytes at most."""
+    """24 items for 25 slots: each pool's list is read whole. Measured: 3,359 bytes at most."""
     assert max(sizes_of_decisions(24)) <= 4096
 
 
 def test_a_decision_that_one_pool_fills_fits_in_3_kb() -> None:
-    """Measured: 2,755 bytes at most, of which 12 cells with three parameters and a delay take two fifths."""
+    """Measured: 2,784 bytes at most, of which 12 cells with three parameters and a delay take two fifths."""
     assert max(sizes_of_decisions(300)) <= 3072
