@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine.decision import Decision, difference, rebuild
 from engine.errors import InputError
 from engine.events import ID_LENGTH_MAX, SCHEMA, Acted, Organic, Request, Seen
-from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolKind, PoolPolicy, PopulationPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolKind, PoolPolicy, PopulationPolicy
 from streams.codec import Value, decode, encode
 from streams.embedded import EmbeddedRunner
 
@@ -51,12 +51,14 @@ def read_decision(data: bytes) -> Decision:
 def made_for_gold() -> Decision:
     """What the golden decision was made from: some films liked and hidden, and a feed that was seen.
 
-    When a change of this is meant, `encode` it and write the golden file anew.
+    Nothing here is left to a default that may be tuned. When a change is meant, `encode` it and write the golden
+    file anew.
     """
     actions = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-2.0), "rated": ActionPolicy(0.0)}
     lists = PopulationPolicy(neighbours_max=6, recent_likes=4)
     settings = BlendPolicy(base_successes=2.0, base_failures=24.0, temperature=0.5, epsilon=0.02, returns="winner")
-    runner = EmbeddedRunner(Policy(actions=actions, population=lists, blend=settings))
+    memory = MemoryPolicy(half_life_ms=864_000_000, half_life_slots=400)
+    runner = EmbeddedRunner(Policy(actions=actions, population=lists, blend=settings, memory=memory))
     for number in range(60):
         user, item = ("zoë", "ada", "bob", "eve")[number % 4], f"film-{number * number % 41}"
         action = "hide" if number % 9 == 5 else "like"
