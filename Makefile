@@ -6,7 +6,7 @@ ARGS ?=
 
 RUN := .venv/bin/python -m
 
-.PHONY: help setup demo test check wheel lock clean
+.PHONY: help setup demo test check proof wheel lock clean
 
 help:  ## print these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -25,6 +25,9 @@ check: setup  ## lint, format, types and the one-way imports
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@.venv/bin/lint-imports --no-logo
+
+proof: setup  ## run the closed loop over many seeds, for most of an hour; needs the extra `bench`
+	@.venv/bin/python scripts/proof_simulation.py $(ARGS)
 
 wheel: setup  ## build the wheel, install it elsewhere and try it
 	@.venv/bin/python scripts/check_wheel.py

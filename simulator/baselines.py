@@ -16,6 +16,7 @@ from engine.policy import BlendPolicy
 from engine.pools import Gathered
 
 REWARD = np.ones(1)
+WEAK_PRIOR = (1.0, 19.0)  # a view in twenty is followed by an action, believed as firmly as twenty views
 
 
 class Slate(NamedTuple):
@@ -118,12 +119,10 @@ class Thompson:
     """A Beta posterior per pool on a weak prior, for everybody together or for each user alone."""
 
     def __init__(self, name: str, settings: BlendPolicy, pools: int, *, per_user: bool) -> None:
-        """Start every posterior at the policy's base prior."""
+        """Start every posterior at the weak prior."""
         self._name = name
         self._seed = settings.seed
-        self._prior = Beta(
-            np.full((pools, 1), settings.base_successes), np.full((pools, 1), settings.base_failures)
-        )
+        self._prior = Beta(*(np.full((pools, 1), parameter) for parameter in WEAK_PRIOR))
         self._per_user = per_user
         self._evidence: dict[str, np.ndarray] = {}  # user -> (2, pools, 1) of successes and exposure
 

@@ -152,7 +152,7 @@ def judged(plan: Plan, seed: int, results: Iterable[Trial]) -> tuple[Simulation,
 def _figures(plan: Plan, regret: FloatArray, reward: FloatArray, best: FloatArray, period: int) -> PolicyFigures:
     """Of (seeds, feeds) regrets and rewards."""
     totals = regret.sum(axis=1)
-    error = float(totals.std(ddof=1)) / np.sqrt(totals.size) if totals.size > 1 else None
+    error = float(totals.std(ddof=1) / np.sqrt(totals.size)) if totals.size > 1 else None
     mean = float(totals.mean())
     return PolicyFigures(
         regret=mean,

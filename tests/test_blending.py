@@ -635,7 +635,7 @@ def test_pools_with_nothing_to_offer_leave_the_feed_empty_and_the_blend_whole() 
 def test_arms_without_evidence_share_the_first_slot_equally() -> None:
     """Chi-squared with 3 degrees of freedom at 1e-7."""
     newcomers = Beta(np.full((4, 2), 1.0), np.full((4, 2), 19.0))
-    counts = first_slots(newcomers, plain_rules([1.0, -2.0], 1), "equal arms", 10_000)
+    counts = first_slots(newcomers, plain_rules([1.0, -2.0], 1), "equal arms", 6000)
     assert stats.chisquare(counts).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
 
 
@@ -644,14 +644,14 @@ UNEQUAL = Beta(np.array([[1.0], [5.0], [20.0], [80.0]]), np.full((4, 1), 3.0))
 
 def test_pools_that_tie_share_the_first_slot_equally() -> None:
     """A reward of 0 makes every utility 0. Chi-squared with 3 degrees of freedom at 1e-7."""
-    counts = first_slots(UNEQUAL, plain_rules([0.0], 1), "ties", 10_000)
+    counts = first_slots(UNEQUAL, plain_rules([0.0], 1), "ties", 6000)
     assert stats.chisquare(counts).pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
 
 
 def test_a_feed_mixed_at_random_takes_any_two_pools_equally_often() -> None:
     """Whatever their utilities: chi-squared over the 16 pairs of the first two slots, at 1e-7."""
     by, lists = Rules(np.ones(1), np.ones(2), epsilon=1.0 - 2.0**-53), disjoint(4, 2)
-    made = [blend(UNEQUAL, by, lists, key_of(SEED, "mixed", str(number))) for number in range(10_000)]
+    made = [blend(UNEQUAL, by, lists, key_of(SEED, "mixed", str(number))) for number in range(6000)]
     assert all(one.explored for one in made)
     counts = np.zeros((4, 4), int)
     for one in made:
@@ -691,7 +691,7 @@ def test_a_pool_comes_first_as_often_as_it_is_the_best(draws: int) -> None:
     shares = np.array([np.sum(weights / 2.0 * density[:, p] * np.delete(below, p, 1).prod(1)) for p in range(3)])
     assert shares.sum() == pytest.approx(1.0, abs=1e-9)
     posterior, by = Beta(alpha[:, None], beta[:, None]), Rules(np.ones(1), np.ones(2), draws=draws)
-    counts = first_slots(posterior, by, "matching", 10_000)
+    counts = first_slots(posterior, by, "matching", 6000)
     pvalue = stats.chisquare(counts, shares / shares.sum() * counts.sum()).pvalue
     assert pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
 
