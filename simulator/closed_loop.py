@@ -96,11 +96,12 @@ class FeedloomLife:
         """Live all feeds, user by user in turn; returns the digest of all decisions."""
         for feed in range(self.life.rewards.shape[1]):
             for number in range(len(self._users)):
-                self._feed(number, feed)
+                self.feed(number, feed)
         self.runner.commit()
         return self._digest.hexdigest()
 
-    def _feed(self, number: int, feed: int) -> None:
+    def feed(self, number: int, feed: int) -> None:
+        """One request of one user, and the reactions to its feed; feeds come in order."""
         at_ms = round((feed + number / len(self._users)) * self._feed_ms)
         self._deliver(at_ms)
         request = Request(

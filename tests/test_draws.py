@@ -1,0 +1,283 @@
+"""Bits, Beta draws and posteriors.
+
+Statistical tests are seeded, so they pass always or never; what a test says of its false alarms is the chance
+that a right program meets an unlucky seed. Together those of the bandit stay below 5e-6.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arms import (
+    FALSE_ALARM,
+    GAMMA,
+    MIX_1,
+    MIX_2,
+    ROOT,
+    SEED,
+    WORD,
+    keys,
+    names,
+    posteriors,
+    shapes,
+    splitmix64,
+    words,
+)
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import gammainc, gammaln
+
+from blending.kernels import (
+    bits_at,
+    draw_rates,
+    log_gamma_variate,
+    stream,
+    uniform_at,
+)
+from blending.posterior import Beta, capped, updated
+from blending.randomness import key_of
+
+
+def key_giving(bits: int) -> np.uint64:
+    """The key whose first output is `bits`: the mix, walked backwards."""
+    mixed = unshifted(bits, 31) * pow(MIX_2, -1, WORD) % WORD
+    mixed = unshifted(mixed, 27) * pow(MIX_1, -1, WORD) % WORD
+    return np.uint64((unshifted(mixed, 30) - GAMMA) % WORD)
+
+
+def unshifted(mixed: int, by: int) -> int:
+    """The x of which x ^ (x >> by) is `mixed`."""
+    x = mixed
+    for _ in range(64 // by):
+        x = mixed ^ x >> by
+    return x
+
+
+def test_the_oracle_gives_the_published_outputs_of_splitmix64() -> None:
+    """The first outputs for the seed 1234567, as printed with the reference code in many places."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert [splitmix64(1234567, counter) for counter in range(4)] == published
+
+
+@given(words, words)
+@example(0, 0)
+@example(WORD - 1, WORD - 1)
+def test_bits_are_those_of_splitmix64(key: int, counter: int) -> None:
+    assert int(bits_at(np.uint64(key), np.uint64(counter))) == splitmix64(key, counter)
+
+
+@given(st.tuples(st.integers(-20, 20), names), st.tuples(st.integers(-20, 20), names))
+@example((0, ["ab", "c"]), (0, ["a", "bc"]))
+@example((0, ["a", ""]), (0, ["a"]))
+@example((0, ["1:a"]), (0, ["", "a"]))
+@example((1, ["a20:1234567", "0123456789"]), (11, ["a", "123456710:0123456789"]))
+def test_seeds_and_names_that_differ_give_keys_that_differ(
+    one: tuple[int, list[str]], other: tuple[int, list[str]]
+) -> None:
+    """Of 64-bit keys that only chance makes equal, 100 pairs hold an equal one once in 1e17 runs."""
+    assert (key_of(one[0], *one[1]) == key_of(other[0], *other[1])) == (one == other)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2**11, 2**63, WORD - 2**12, WORD - 2**11, WORD - 1])
+def test_a_uniform_number_lies_strictly_between_0_and_1_whatever_the_bits(bits: int) -> None:
+    key = key_giving(bits)
+    assert int(bits_at(key, np.uint64(0))) == bits
+    assert 0.0 < uniform_at(key, np.uint64(0)) < 1.0
+
+
+@given(words, words)
+def test_a_uniform_number_is_its_bits_as_a_fraction(key: int, counter: int) -> None:
+    exact = Fraction(splitmix64(key, counter), WORD)
+    found = uniform_at(np.uint64(key), np.uint64(counter))
+    assert abs(Fraction(found) - exact) <= Fraction(1, 2**52)
+
+
+def test_uniform_numbers_are_uniform_along_counters_and_across_keys() -> None:
+    """Two Kolmogorov-Smirnov tests at 1e-7."""
+    key = key_of(SEED)
+    along = [uniform_at(key, np.uint64(counter)) for counter in range(50_000)]
+    across = [uniform_at(key_of(SEED, "user", str(number)), np.uint64(0)) for number in range(50_000)]
+    assert stats.kstest(along, "uniform").pvalue > FALSE_ALARM, f"seed {SEED}"
+    assert stats.kstest(across, "uniform").pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+@given(st.integers(0, 2000), st.integers(0, 2000))
+def test_streams_lie_2_to_the_32_counters_apart(one: int, other: int) -> None:
+    assert int(stream(one)) - int(stream(other)) == (one - other) * 2**32
+
+
+# Draws
+
+
+def plain_log_gamma(shape: float, key: np.uint64, counter: int) -> tuple[float, int]:
+    """Marsaglia and Tsang's method again: G(shape) = G(shape + 1) U^(1/shape) and a cubed normal."""
+
+    def uniform() -> float:
+        nonlocal counter
+        counter += 1
+        return uniform_at(key, np.uint64(counter - 1))
+
+    if shape < 1.0:
+        boost = math.log(uniform()) / shape
+        log_variate, counter = plain_log_gamma(shape + 1.0, key, counter)
+        return log_variate + boost, counter
+    d = shape - 1.0 / 3.0
+    while True:
+        normal = math.sqrt(-2.0 * math.log(uniform())) * math.cos(2.0 * math.pi * uniform())
+        v = (1.0 + normal / math.sqrt(9.0 * d)) ** 3
+        accepted = uniform()
+        if v > 0.0 and math.log(accepted) < normal**2 / 2.0 + d * (1.0 - v + math.log(v)):
+            return math.log(d * v), counter
+
+
+@given(st.floats(1e-3, 1e4), keys, st.integers(0, 2**40))
+def test_a_gamma_variate_equals_the_plain_one(shape: float, key: np.uint64, counter: int) -> None:
+    found, after = log_gamma_variate(shape, key, np.uint64(counter))
+    expected, expected_after = plain_log_gamma(shape, key, counter)
+    assert int(after) == expected_after
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def log_gamma_cdf(log_x: np.ndarray, shape: float) -> np.ndarray:
+    """P(log G <= log_x). Far left, where x itself underflows, the density is x^(shape - 1) / Gamma(shape)."""
+    far_left = log_x < -40.0  # there the next term of the series is below 1e-17
+    series = np.exp(shape * np.minimum(log_x, 0.0) - gammaln(shape + 1.0))
+    return np.where(far_left, series, gammainc(shape, np.exp(np.maximum(log_x, -40.0))))
+
+
+@pytest.mark.parametrize("shape", [1e-3, 0.3, 1.0, 2.5, 50.0, 2000.0])
+def test_log_gamma_variates_have_their_distribution(shape: float) -> None:
+    """Kolmogorov-Smirnov at 1e-7 each: six tests."""
+    key = key_of(SEED, "gamma", str(shape))
+    starts = [np.uint64(stream(number)) for number in range(50_000)]
+    found = np.array([log_gamma_variate(shape, key, start)[0] for start in starts])
+    assert stats.kstest(found, lambda x: log_gamma_cdf(x, shape)).pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta"),
+    [(0.5, 3.0), (1.0, 1.0), (2.5, 7.0), (50.0, 500.0), (1.0, 19.0), (1e-2, 1.0), (3.0, 0.5), (40.0, 2.0)],
+)
+def test_rates_have_the_beta_distribution_of_their_arm(alpha: float, beta: float) -> None:
+    """Kolmogorov-Smirnov at 1e-7 each: eight tests. Half the draws come from one key, half from many."""
+    cells = (50, 50)
+    wide = draw_rates(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"), 20)
+    one = (np.full((5, 5), alpha), np.full((5, 5), beta))
+    many = [draw_rates(*one, key_of(SEED, "many", str(number)), 2) for number in range(1000)]
+    drawn = np.concatenate([wide.ravel(), np.ravel(many)])
+    assert stats.kstest(drawn, stats.beta(alpha, beta).cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
+
+
+def test_the_draws_of_neighbouring_arms_and_slots_are_uncorrelated() -> None:
+    """The correlation of n independent pairs is normal with variance 1 / n: beyond 5.5 sd once in 2.6e7."""
+    rates = draw_rates(np.ones((50_000, 2)), np.ones((50_000, 2)), key_of(SEED, "pairs"), 2)
+    pairs = {
+        "two actions": (rates[0, :, 0], rates[0, :, 1]),
+        "two pools": (rates[0, :-1, 1], rates[0, 1:, 0]),
+        "two slots": (rates[0, :, 0], rates[1, :, 0]),
+    }
+    for which, (one, other) in pairs.items():
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5.5 / math.sqrt(one.size), f"seed {SEED}, {which}"
+
+
+def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: Path) -> None:
+    """Machine code is kept beside the source; another process compiles anew in an empty folder."""
+    program = (
+        "import numpy as np; from blending.kernels import draw_rates; from blending.randomness import key_of; "
+        "print(draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, 'a'), 2).ravel().tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    here = draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, "a"), 2).ravel().tolist()
+    assert json.loads(done.stdout) == here
+
+
+@given(posteriors(), keys, st.integers(1, 3), st.data())
+def test_another_arms_posterior_never_moves_a_draw(
+    posterior: Beta, key: np.uint64, draws: int, data: st.DataObject
+) -> None:
+    before = draw_rates(*posterior, key, draws)
+    pool, action = (data.draw(st.integers(0, size - 1)) for size in posterior.alpha.shape)
+    alpha, beta = posterior.alpha.copy(), posterior.beta.copy()
+    alpha[pool, action] += data.draw(shapes)
+    beta[pool, action] += data.draw(shapes)
+    after = draw_rates(alpha, beta, key, draws)
+    others = np.ones(before.shape, bool)
+    others[:, pool, action] = False
+    assert np.array_equal(before[others], after[others])
+    assert np.all(before[:, pool, action] != after[:, pool, action])
+
+
+@given(posteriors(), keys, keys)
+def test_draws_are_a_function_of_the_key(posterior: Beta, key: np.uint64, other: np.uint64) -> None:
+    rates = draw_rates(*posterior, key, 1)
+    assert np.array_equal(rates, draw_rates(*posterior, key, 1))
+    assert np.array_equal(rates, draw_rates(*posterior, other, 1)) == (key == other)
+
+
+@given(posteriors(), keys, st.integers(1, 4))
+def test_drawing_for_more_slots_only_appends(posterior: Beta, key: np.uint64, draws: int) -> None:
+    assert np.array_equal(draw_rates(*posterior, key, draws + 1)[:draws], draw_rates(*posterior, key, draws))
+
+
+# Posteriors
+
+
+@st.composite
+def evidence(draw: st.DrawFn) -> tuple[Beta, np.ndarray, np.ndarray]:
+    """A prior of quarters, which floats hold exactly, with whole S <= E."""
+    cells = draw(st.integers(1, 6))
+    quarters = st.lists(st.integers(1, 4000), min_size=cells, max_size=cells)
+    views = draw(st.lists(st.integers(0, 10**6), min_size=cells, max_size=cells))
+    followed = [draw(st.integers(0, count)) for count in views]
+    prior = Beta(np.array([draw(quarters)]) / 4.0, np.array([draw(quarters)]) / 4.0)
+    return prior, np.array([followed], float), np.array([views], float)
+
+
+@given(evidence())
+def test_the_update_adds_successes_to_alpha_and_failures_to_beta_exactly(
+    given_: tuple[Beta, np.ndarray, np.ndarray],
+) -> None:
+    prior, S, E = given_
+    posterior = updated(prior, S, E)
+    for at in np.ndindex(S.shape):
+        assert Fraction(posterior.alpha[at]) == Fraction(prior.alpha[at]) + int(S[at])
+        assert Fraction(posterior.beta[at]) == Fraction(prior.beta[at]) + int(E[at]) - int(S[at])
+
+
+@given(evidence(), st.floats(1e-3, 1e4))
+def test_a_capped_prior_keeps_its_mean_and_is_never_stronger_than_the_cap_or_itself(
+    given_: tuple[Beta, np.ndarray, np.ndarray], strength_max: float
+) -> None:
+    posterior = updated(*given_)
+    prior = capped(posterior, strength_max)
+    strength = prior.alpha + prior.beta
+    assert prior.mean == pytest.approx(posterior.mean, rel=1e-12)
+    assert strength == pytest.approx(np.minimum(posterior.alpha + posterior.beta, strength_max), rel=1e-12)
+
+
+@given(evidence(), st.floats(1e-3, 1e4))
+def test_after_n_views_the_prior_has_the_share_s_of_s_plus_n_in_the_mean(
+    given_: tuple[Beta, np.ndarray, np.ndarray], strength_max: float
+) -> None:
+    learned, S, n = given_
+    prior = capped(learned, strength_max)
+    s = np.minimum(learned.alpha + learned.beta, strength_max)
+    share = s / (s + n)
+    own = np.divide(S, n, out=np.zeros_like(S), where=n > 0)
+    expected = share * learned.mean + (1.0 - share) * own
+    assert updated(prior, S, n).mean == pytest.approx(expected, rel=1e-9)
