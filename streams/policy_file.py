@@ -2,11 +2,15 @@
 
 import tomllib
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from engine.errors import InputError
-from engine.policy import Policy
+from engine.policy import ActionPolicy, Policy, PoolPolicy
+
+T = TypeVar("T")
+NAMED_TABLES: dict[str, type[PoolPolicy] | type[ActionPolicy]] = {"pools": PoolPolicy, "actions": ActionPolicy}
 
 
 def read_policy(path: Path) -> Policy:
@@ -16,19 +20,22 @@ def read_policy(path: Path) -> Policy:
     except OSError as error:
         raise InputError(f"cannot read the policy {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of the decoder, of TOML, and of numbers too long to be read
-        raise InputError(f"{path} is not TOML: {_one_line(error)}") from error
+        raise InputError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
+    for table, kind in NAMED_TABLES.items():
+        entries = tables.get(table)
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            _convert(entry, kind, path, f"{table}.{name}")
+    return _convert(tables, Policy, path, "")
+
+
+def _convert(value: object, kind: type[T], path: Path, place: str) -> T:
+    """One table, checked; `place` is its name."""
     try:
-        return msgspec.convert(tables, Policy)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise InputError(f"{path}: {_in_toml_words(_one_line(error))}; policy.toml lists every key") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _in_toml_words(message: str) -> str:
-    """`… - at `$.blend.seed`` becomes `[blend.seed] …`."""
-    reason, _, place = message.partition(" - at `$")
-    reason = reason.replace("Object contains unknown field", "unknown key")
-    return f"[{place.rstrip('`').lstrip('.')}] {reason}" if place else reason
+        reason, _, inner = " ".join(str(error).split()).partition(" - at `$")
+        reason = reason.replace("Object contains unknown field", "unknown key")
+        where = ".".join(part for part in (place, inner.rstrip("`").lstrip(".")) if part)
+        raise InputError(
+            f"{path}: {f'[{where}] ' if where else ''}{reason}; policy.toml lists every key"
+        ) from error
