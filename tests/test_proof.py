@@ -14,7 +14,7 @@ from simulator.referee import Plan, trial
 PROOF = json.loads((Path(__file__).parent.parent / "docs" / "proof" / "simulation.json").read_text())
 WORLDS: dict[str, dict[str, Any]] = PROOF["worlds"]
 OURS = ("feedloom", "oracle")
-COMPARED = [world for world, of in WORLDS.items() if len(of["by_seed"]) > len(OURS)]
+COMPARED = ["static", "satiation", "drift", "delay", "delay_quality", "cascade"]
 ONE_SIDED = 1.96  # of a one-sided 97.5 % bound
 
 
@@ -55,10 +55,9 @@ def test_where_the_world_is_hard_the_blend_loses_a_fifth_less_than_the_best_of_t
     assert upper(world, best) <= -0.2 * regret[best]["mean"]
 
 
-@pytest.mark.parametrize("world", ["equal", "equal_delay"])
-def test_equal_pools_get_equal_shares(world: str) -> None:
-    share = WORLDS[world]["share"]
-    assert WORLDS[world]["seeds"] >= 800
+def test_equal_pools_get_equal_shares() -> None:
+    share = WORLDS["equal"]["share"]
+    assert WORLDS["equal"]["seeds"] >= 800
     for mean, error in zip(share["mean"], share["standard_error"], strict=True):
         assert error <= 0.01
         assert abs(mean - 1 / 3) < 4 * error
