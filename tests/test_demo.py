@@ -55,12 +55,16 @@ def hit(result: dict[str, Any], policy: str, bound: str = "") -> float:
 
 
 def test_the_baselines_reproduce_what_is_known_of_this_protocol(demos: dict[str, dict[str, Any]]) -> None:
-    """Independent implementations of the same protocol read .0989, .0023 and .008, over 44,180 feeds."""
+    """Independent implementations of the same protocol read .0989 and .0023, over 44,180 feeds.
+
+    A random slate hits with 10 / (items not rated yet) where the item is known: .0071 in expectation, with a
+    standard error of .0004, of which the bound is five.
+    """
     plain = demos["plain"]
     assert plain["scored"] == 44_180
     assert hit(plain, "popular") == pytest.approx(0.0989, abs=0.0005)
     assert hit(plain, "fresh") == pytest.approx(0.0023, abs=0.0001)
-    assert hit(plain, "random") == pytest.approx(0.008, abs=0.001)
+    assert hit(plain, "random") == pytest.approx(0.0071, abs=0.002)
     assert hit(plain, "similar") > 0.186
 
 
