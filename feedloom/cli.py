@@ -20,7 +20,7 @@ from feedloom.interaction_log import read_items, read_log
 from feedloom.movielens import movielens
 from feedloom.report import print_table, write_report
 from feedloom.simulation_report import print_scoreboard, write_simulation
-from simulator.backtest import backtest
+from simulator.backtest import backtest, policy_of_logs
 from simulator.closed_loop import ACTION
 from simulator.interactions import Interaction
 from simulator.peers import available_peers
@@ -117,7 +117,7 @@ def checked_policy(options: Options) -> Policy:
         raise InputError(
             f"--train-fraction is a part of the log, from 0 to below 1, not {options['train_fraction']}"
         )
-    policy = chosen_policy(options["policy"], options["seed"])
+    policy = policy_of_logs(chosen_policy(options["policy"], options["seed"]))
     if options["slots"] > policy.blend.slots_max:
         raise InputError(f"--slots is at most {policy.blend.slots_max} by the policy ([blend] slots_max)")
     return policy

@@ -41,7 +41,7 @@ def backtest(
     `progress` is told the number of rows done. Raises InputError when the log holds nothing to score or an
     action that the policy does not name.
     """
-    policy = replace(policy, actions={NOT_POSITIVE: ActionPolicy(0.0)} | policy.actions)
+    policy = policy_of_logs(policy)
     first_scored = int(len(rows) * train_fraction)
     _check(rows, first_scored, policy)
     replay = _Replay(rows, policy, slots, batch, log)
@@ -52,6 +52,11 @@ def backtest(
             progress(number + 1)
     replay.runner.commit()
     return replay.result(dataset, perf_counter() - started)
+
+
+def policy_of_logs(policy: Policy) -> Policy:
+    """The policy, with the action of rows that are not positive earning nothing unless it says otherwise."""
+    return replace(policy, actions={NOT_POSITIVE: ActionPolicy(0.0)} | policy.actions)
 
 
 def _check(rows: Sequence[Interaction], first_scored: int, policy: Policy) -> None:
