@@ -181,7 +181,7 @@ def show(result: Backtest, titles: dict[str, str], out: Path | None, *, as_json:
 
 
 @cli.command()
-@click.argument("scenario", type=click.Choice(sorted(WORLDS)))
+@click.argument("scenario", metavar="SCENARIO", type=click.Choice(sorted(WORLDS)))
 @click.option("--seed", type=int, default=0, show_default=True, help="First seed, of the world and of all draws.")
 @click.option(
     "--seeds", type=click.IntRange(1), default=1, show_default=True, help="Seeds from there on, in parallel."
@@ -203,7 +203,7 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
     if ACTION not in policy.likes:
         raise InputError(f"simulated users {ACTION} items: give [actions.{ACTION}] a reward above 0")
     plan = Plan(scenario, policy, options["feeds"], options["users"], options["batch"])
-    _, missing = available_peers(1, 0)
+    _, missing = available_peers(len(WORLDS[scenario].pools), seed)
     if missing:
         click.echo(f"left out, not installed (pip install 'feedloom[bench]'): {', '.join(missing)}", err=True)
     with ExitStack() as stack:

@@ -93,14 +93,13 @@ class EmbeddedRunner:
         If the log refuses it the runner is at an end, because what the population has learned of the batch
         cannot be taken back: it goes on as a new runner over what the log holds.
         """
+        entries, self._entries = self._entries, []
         if self._log:
-            entries, self._entries = self._entries, []
             self._ended = True
             self._log.append(entries)
             self._ended = False
         self.states.update(self._staged)
         self._staged.clear()
-        self._entries.clear()
 
     def _stage(self, topic: Topic, offset: int, at_ms: int, value: Request | Reaction) -> None:
         assert not self._ended, "a runner whose log refused a batch is at an end"
