@@ -6,7 +6,7 @@ ARGS ?=
 
 RUN := .venv/bin/python -m
 
-.PHONY: help setup demo test check proof wheel lock clean
+.PHONY: help setup demo test check kafka proof wheel lock clean
 
 help:  ## print these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -25,6 +25,9 @@ check: setup  ## lint, format, types and the one-way imports
 	@$(RUN) ruff format --check .
 	@$(RUN) mypy
 	@.venv/bin/lint-imports --no-logo
+
+kafka:  ## start an Apache Kafka of its own until Ctrl-C; ARGS="--brokers 3" for three
+	@"$(PYTHON)" scripts/kafka_broker.py $(ARGS)
 
 proof: setup  ## run the closed loop over many seeds, for most of an hour; needs the extra `bench`
 	@.venv/bin/python scripts/proof_simulation.py $(ARGS)

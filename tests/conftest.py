@@ -1,7 +1,56 @@
-"""Every property is tried on the same examples in every run, so that a failure can be met again."""
+"""What all tests share: the examples of properties, and Apache Kafka, started once for those that ask for it."""
 
+import os
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
+from scripts.kafka_broker import Cluster, cluster, unavailable
+
+# Every property is tried on the same examples in every run, so that a failure can be met again.
 # No deadline: the first example of a property may wait for a compiler. 100 examples are Hypothesis's own.
 settings.register_profile("feedloom", derandomize=True, deadline=None, max_examples=100)
 settings.load_profile("feedloom")
+
+left_out: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "kafka: needs Apache Kafka, that is Java and Maven or KAFKA_BOOTSTRAP")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs Kafka; leave it out where Kafka cannot be had."""
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.kafka)
+    if unavailable():
+        out = [item for item in items if item.get_closest_marker("kafka")]
+        left_out.extend(item.nodeid for item in out)
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out."""
+    if left_out:
+        terminalreporter.section("left out")
+        terminalreporter.line(f"{len(left_out)} tests need Apache Kafka: {unavailable()}")
+        for name in left_out:
+            terminalreporter.line(f"  {name}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where changes are judged, leaving tests out is a failure."""
+    if left_out and os.environ.get("CI") == "true" and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Cluster]:
+    """One broker for the whole run."""
+    with cluster() as running:
+        yield running
