@@ -1,0 +1,70 @@
+"""Infrastructure, as typed data: brokers, paths and limits of one process. It is read once and never hot.
+
+What a feed should be is the policy's; where and how much of a machine it may use is here.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from engine.errors import InputError
+
+PREFIX = "FEEDLOOM_"  # of environment variables: FEEDLOOM_BOOTSTRAP is `bootstrap`
+FILE = "settings.toml"  # in the working folder, or what FEEDLOOM_SETTINGS names
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Keys of `settings.toml`; an environment variable of the same name in capitals goes before the file."""
+
+    bootstrap: str = "localhost:9092"  # brokers to begin with, host:port, separated by commas
+    topic_prefix: str = "feedloom."
+    group: str = "feedloom"  # of all workers of one product
+    state_folder: Path = Path("feedloom-state")  # a store for each partition that this worker owns
+    policy: Path | None = None  # TOML file; None is the default policy
+    requests_per_turn: int = 64  # a cycle answers at most so many requests of a partition,
+    reactions_per_turn: int = 256  # then folds so many reactions
+    value_bytes_max: int = 262_144  # of one request or reaction; more is a dead letter
+    users_cached: int = 20_000  # decoded user states that a partition keeps in memory
+    session_ms: int = 10_000  # a worker that is silent for so long has left
+    offsets_every_ms: int = 1_000  # how often offsets are told to the broker; they are for lag tools alone
+    tick_after_ms: int = 5_000  # a partition whose reactions are silent for so long gets a tick of the clock
+
+    def __post_init__(self) -> None:
+        """Refuse limits of nothing."""
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if not (self.bootstrap and self.group):
+            raise ValueError("bootstrap and group must not be empty")
+
+    def topic(self, name: str) -> str:
+        """The full name of a topic."""
+        return self.topic_prefix + name
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this process. Raises InputError naming the place and the reason."""
+    named = environment.get(f"{PREFIX}SETTINGS")
+    path = Path(named or FILE)
+    values: dict[str, object] = {}
+    if named or path.exists():
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the settings {path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
+    values |= {
+        field: environment[PREFIX + field.upper()]
+        for field in Settings.__struct_fields__
+        if PREFIX + field.upper() in environment
+    }
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(f"settings ({path} and {PREFIX}*): {' '.join(str(error).split())}") from error
