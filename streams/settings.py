@@ -65,6 +65,6 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         if PREFIX + field.upper() in environment
     }
     try:
-        return msgspec.convert(values, Settings, strict=False)
+        return msgspec.convert(values, Settings, strict=False, dec_hook=lambda kind, value: kind(value))
     except msgspec.ValidationError as error:
         raise InputError(f"settings ({path} and {PREFIX}*): {' '.join(str(error).split())}") from error
