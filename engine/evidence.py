@@ -36,17 +36,17 @@ def evidence_at(state: UserState, now_ms: int, memory: MemoryPolicy) -> dict[Cel
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
-def matured(row: LedgerRow, now_ms: int, memory: MemoryPolicy) -> dict[Cell, Tally]:
-    """S and E * F(age) of each (pool, action) of a row; after the window the age counts no further."""
+def matured(row: LedgerRow, memory: MemoryPolicy) -> dict[Cell, Tally]:
+    """S and E * F(age) of each (pool, action) of a row that takes no more reactions."""
     sums: Sums = {}
     at_its_time = {pool: half_lives(row.at_ms, served, memory) for pool, served in row.served.items()}
-    _add(sums, row, now_ms, memory, at_its_time)
+    _add(sums, row, row.until_ms, memory, at_its_time)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
 def _add(sums: Sums, row: LedgerRow, now_ms: int, memory: MemoryPolicy, now: Mapping[str, float]) -> None:
     """The inner loop of reading a state: once per open row."""
-    age_ms = min(now_ms - row.at_ms, memory.window_ms)
+    age_ms = min(now_ms, row.until_ms) - row.at_ms
     for pool, tallies in row.tallies.items():
         weight = exp2(half_lives(row.at_ms, row.served[pool], memory) - now[pool])
         for action, tally, delay in zip(row.actions, tallies, row.delays[pool], strict=True):

@@ -5,6 +5,7 @@ twice, in any order, or before their decision, and the sums end the same.
 """
 
 from bisect import bisect
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -31,9 +32,9 @@ class Folded(NamedTuple):
     """The next state, what the population learns, and what became of the input.
 
     adopted: a decision entered the ledger; credited: a reaction to its slot counted; noted: an action that
-    earns nothing, or on a slot that nobody has reported seen yet; organic: a reaction to no slot of ours;
-    duplicate: known already, or older than all of a full history; waiting: its decision is not here yet;
-    conflict: the request id is known with other slots; dropped: a view of nothing of ours.
+    earns nothing, or on a slot that nobody has reported seen yet; organic: a reaction to no slot of ours, or too
+    late for it; duplicate: known already, or older than all of a full history; waiting: its decision is not here
+    yet; conflict: the request id is known with other slots; dropped: a view of nothing of ours.
     """
 
     state: UserState
@@ -42,39 +43,39 @@ class Folded(NamedTuple):
 
 
 def fold(state: UserState, value: Decision | Reaction, at_ms: int, memory: MemoryPolicy) -> Folded:
-    """Fold a decision or reaction that entered the log at `at_ms`."""
-    state, lessons = close_due(state, at_ms, memory)
+    """Fold a decision or reaction that entered the log at `at_ms`.
+
+    Only reactions move the clock that closes decisions: they come in the order of one topic, and decisions of
+    another may be ahead of them or behind.
+    """
     if isinstance(value, Decision):
-        done = _fold_decision(state, value, memory)
-    elif isinstance(value, Organic):
-        done = _remember(state, value, at_ms, memory)
-    else:
-        done = _fold_of_slot(state, value, at_ms, memory)
+        return _fold_decision(state, value, memory)
+    state, lessons = close_due(state, at_ms, memory)
+    done = _fold_reaction(state, value, at_ms, memory)
     return Folded(done.state, lessons + done.lessons, done.outcome) if lessons else done
 
 
 def close_due(state: UserState, at_ms: int, memory: MemoryPolicy) -> tuple[UserState, tuple[Lesson, ...]]:
-    """Close what is older than the window at `at_ms`: decisions, and reactions that wait for one in vain.
+    """Close what takes no more reactions at `at_ms`: decisions, and reactions that wait for one in vain.
 
-    `fold` does this first; a runner also does it for people who left, or their views would never count.
+    `fold` does this with a reaction; a runner also does it for people who left, or their views would never count.
     """
-    horizon = at_ms - memory.window_ms
     lessons: tuple[Lesson, ...] = ()
-    while state.ledger and next(iter(state.ledger.values())).at_ms < horizon:
-        state, taught = _close_oldest(state, at_ms, memory)
+    while state.ledger and next(iter(state.ledger.values())).until_ms < at_ms:
+        state, taught = _close_oldest(state, memory)
         lessons += taught
-    while state.waiting and state.waiting[0].at_ms < horizon:
-        state, taught = _give_up_oldest(state, memory)
-        lessons += taught
-    return state, lessons
+    kept = 0
+    while kept < len(state.waiting) and state.waiting[kept].at_ms < at_ms - memory.window_ms:
+        kept += 1
+    return (replace(state, waiting=state.waiting[kept:]) if kept else state), lessons
 
 
-def _close_oldest(state: UserState, at_ms: int, memory: MemoryPolicy) -> tuple[UserState, tuple[Lesson, ...]]:
-    """Turn the oldest open decision into closed evidence, matured as far as it has come."""
+def _close_oldest(state: UserState, memory: MemoryPolicy) -> tuple[UserState, tuple[Lesson, ...]]:
+    """Turn the oldest open decision into closed evidence, matured as far as it came."""
     request_id, row = next(iter(state.ledger.items()))
     ledger = dict(state.ledger)
     del ledger[request_id]
-    terms = matured(row, at_ms, memory)
+    terms = matured(row, memory)
     state = with_closed(replace(state, ledger=ledger), row, terms, memory)
     if not row.newcomer:
         return state, ()
@@ -84,20 +85,15 @@ def _close_oldest(state: UserState, at_ms: int, memory: MemoryPolicy) -> tuple[U
     return replace(state, taught=taught), tuple(PriorLesson(cell, term) for cell, term in terms.items())
 
 
-def _give_up_oldest(state: UserState, memory: MemoryPolicy) -> tuple[UserState, tuple[Lesson, ...]]:
-    """Let the reaction that has waited longest be organic."""
-    waited = state.waiting[0]
-    done = _as_organic(replace(state, waiting=state.waiting[1:]), waited.reaction, waited.at_ms, memory)
-    return done.state, done.lessons
-
-
-def row_of(decision: Decision) -> LedgerRow:
+def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
     """The ledger row of a decision: a view of a pool's k-th item in a feed counts delta ** k."""
     names = [part.pool for part in decision.pools]
     ranks = [decision.slot_pools[:slot].count(pool) for slot, pool in enumerate(decision.slot_pools)]
     delta = 1.0 if decision.delta is None else decision.delta
     return LedgerRow(
         at_ms=decision.at_ms,
+        until_ms=decision.at_ms + memory.window_ms,
+        slots=decision.request.slots,
         items=tuple(decision.slot_items),
         pools=tuple(names[pool] for pool in decision.slot_pools),
         ranks=tuple(ranks),
@@ -119,32 +115,51 @@ def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy) -
     known = state.ledger.get(request_id)
     if known is not None:
         return Folded(state, (), "duplicate" if known.items == tuple(decision.slot_items) else "conflict")
-    lessons: tuple[Lesson, ...] = ()
-    while len(state.ledger) >= memory.open_max:
-        state, taught = _close_oldest(state, decision.at_ms, memory)
-        lessons += taught
     mine = [waited for waited in state.waiting if waited.reaction.request_id == request_id]
     state = replace(
         state,
-        ledger={**state.ledger, request_id: row_of(decision)},
+        ledger=_with_row(state, request_id, row_of(decision, memory), memory),
         waiting=tuple(waited for waited in state.waiting if waited.reaction.request_id != request_id),
         served={**state.served, **_served_after(decision)},
     )
+    lessons: tuple[Lesson, ...] = ()
     for early in mine:
-        step = _fold_of_slot(state, early.reaction, early.at_ms, memory)
+        step = _fold_reaction(state, early.reaction, early.at_ms, memory)
         state, lessons = step.state, lessons + step.lessons
     return Folded(state, lessons, "adopted")
 
 
-def _fold_of_slot(state: UserState, reaction: Seen | Acted, at_ms: int, memory: MemoryPolicy) -> Folded:
+def _with_row(state: UserState, request_id: str, row: LedgerRow, memory: MemoryPolicy) -> dict[str, LedgerRow]:
+    """The ledger with one more row. Beyond `open_max` the oldest takes only what is in the log by now.
+
+    It stays until the clock has passed that: so what is credited does not depend on which topic was read first.
+    """
+    ledger = {**state.ledger, request_id: row}
+    surplus = len(ledger) - memory.open_max
+    for old_id, old in islice(state.ledger.items(), max(surplus, 0)):
+        if old.until_ms > row.at_ms:
+            ledger[old_id] = replace(old, until_ms=row.at_ms)
+    return ledger
+
+
+def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: MemoryPolicy) -> Folded:
+    """Credit a reaction to its slot if it has one, and enter an action into the history in any case."""
+    if isinstance(reaction, Organic):
+        return _remember(state, reaction, at_ms, memory)
     row = state.ledger.get(reaction.request_id)
     if row is None:
-        return _wait(state, reaction, at_ms, memory)
-    if reaction.slot >= len(row.items) or row.items[reaction.slot] != reaction.item:
-        return _as_organic(state, reaction, at_ms, memory)
-    if isinstance(reaction, Seen):
-        return _see(state, row, reaction)
-    return _act(state, row, reaction, at_ms, memory)
+        done = _wait(state, reaction, at_ms, memory)
+    elif at_ms > row.until_ms or row.items[reaction.slot : reaction.slot + 1] != (reaction.item,):
+        done = Folded(state, (), "dropped" if isinstance(reaction, Seen) else "organic")
+    elif isinstance(reaction, Seen):
+        done = _see(state, row, reaction)
+    else:
+        done = _act(state, row, reaction, at_ms)
+    if isinstance(reaction, Seen) or done.outcome == "duplicate":
+        return done
+    known = _remember(done.state, reaction, at_ms, memory)
+    outcome = known.outcome if done.outcome == "organic" else done.outcome
+    return Folded(known.state, done.lessons + known.lessons, outcome)
 
 
 def _see(state: UserState, row: LedgerRow, seen: Seen) -> Folded:
@@ -158,7 +173,7 @@ def _see(state: UserState, row: LedgerRow, seen: Seen) -> Folded:
     return _credit(state, seen, replace(row, seen=row.seen | bit), lessons)
 
 
-def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int, memory: MemoryPolicy) -> Folded:
+def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int) -> Folded:
     bit = 1 << acted.slot
     before = row.acted.get(acted.action, 0)
     if before & bit:
@@ -168,8 +183,7 @@ def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int, memory: Mem
     delay_ms = max(at_ms - row.at_ms, 0)
     lessons = (_view_lesson(row, acted.slot, acted.action, 1.0, 0.0, delay_ms),) if counts else ()
     done = _credit(state, acted, row, lessons)
-    noted = _remember(done.state, acted, at_ms, memory)
-    return Folded(noted.state, done.lessons + noted.lessons, "credited" if counts else "noted")
+    return done if counts else Folded(done.state, (), "noted")
 
 
 def _view_lesson(
@@ -190,13 +204,6 @@ def _credit(state: UserState, reaction: Seen | Acted, row: LedgerRow, lessons: t
     return Folded(replace(state, ledger={**state.ledger, reaction.request_id: row}), lessons, "credited")
 
 
-def _as_organic(state: UserState, reaction: Seen | Acted, at_ms: int, memory: MemoryPolicy) -> Folded:
-    """A view of something else than we placed teaches nothing; an action on it is organic."""
-    if isinstance(reaction, Seen):
-        return Folded(state, (), "dropped")
-    return _remember(state, reaction, at_ms, memory)
-
-
 def _remember(state: UserState, reaction: Acted | Organic, at_ms: int, memory: MemoryPolicy) -> Folded:
     """Enter a reaction into the history: the `history_max` latest by (event time, event id)."""
     entry = Reacted(at_ms, reaction.event_id, reaction.item, reaction.action)
@@ -213,10 +220,8 @@ def _wait(state: UserState, reaction: Seen | Acted, at_ms: int, memory: MemoryPo
     """Keep a reaction until its decision comes; the one that has waited longest makes room."""
     if any(_same(waited.reaction, reaction) for waited in state.waiting):
         return Folded(state, (), "duplicate")
-    lessons: tuple[Lesson, ...] = ()
-    if len(state.waiting) >= memory.waiting_max:
-        state, lessons = _give_up_oldest(state, memory)
-    return Folded(replace(state, waiting=(*state.waiting, Waiting(at_ms, reaction))), lessons, "waiting")
+    waiting = (*state.waiting, Waiting(at_ms, reaction))[-memory.waiting_max :]
+    return Folded(replace(state, waiting=waiting), (), "waiting")
 
 
 def _same(one: Seen | Acted, other: Seen | Acted) -> bool:

@@ -33,13 +33,16 @@ class ClosedTally(Struct, frozen=True, array_like=True):
 class LedgerRow(Struct, frozen=True, array_like=True):
     """An open decision: what stood in each slot, and what is known of it so far.
 
-    `weights` is what a view of each slot counts; `delays` by pool has an entry per action; `served` by pool is
-    how many of the user's slots it had been given with these. `seen` is a bit set over slots; `acted` holds one per
-    action that was taken. A bit is set once, whatever is delivered again: this is the dedupe. `tallies` by pool,
-    an entry per action, are the sums over the bits that are set.
+    It takes reactions that enter the log until `until_ms`; `slots` is how many were asked for. `weights` is what a
+    view of each slot counts; `delays` by pool has an entry per action; `served` by pool is how many of the user's
+    slots it had been given with these. `seen` is a bit set over slots; `acted` holds one per action that was taken.
+    A bit is set once, whatever is delivered again: this is the dedupe. `tallies` by pool, an entry per action, are
+    the sums over the bits that are set.
     """
 
     at_ms: int
+    until_ms: int
+    slots: int
     items: tuple[str, ...]
     pools: tuple[str, ...]
     ranks: tuple[int, ...]

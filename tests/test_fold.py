@@ -191,13 +191,14 @@ def test_reactions_wait_for_their_decision_and_are_then_credited() -> None:
     assert folded.state.waiting == ()
 
 
-def test_what_waited_in_vain_becomes_organic_and_is_not_lost() -> None:
-    state, _, _ = run([seen(0), acted(0)])
+def test_what_waits_in_vain_is_organic_from_the_start_and_is_given_up_after_the_window() -> None:
+    state, lessons, _ = run([seen(0), acted(0)])
+    assert [lesson.item for lesson in lessons] == ["i0"]
     later = LIMITS.window_ms + 1
     folded = fold(state, Organic(event_id="o", user="u", item="x", action="like"), later, LIMITS)
     assert folded.state.waiting == ()
     assert [entry.item for entry in folded.state.history] == ["i0", "x"]
-    assert [lesson.item for lesson in folded.lessons] == ["i0", "x"]
+    assert [lesson.item for lesson in folded.lessons] == ["x"]
 
 
 def test_no_more_than_the_limit_waits_and_an_action_that_must_give_way_is_not_lost() -> None:
@@ -215,14 +216,68 @@ def test_what_waits_waits_once_however_often_it_is_delivered() -> None:
     assert tallies(done.state)["a", "like"] == Tally(1.0, 1.0)
 
 
-def test_the_oldest_decision_closes_early_when_too_many_are_open() -> None:
+def test_the_oldest_decision_takes_no_more_reactions_when_too_many_are_open() -> None:
     limits = MemoryPolicy(open_max=2)
     state = UserState()
     for number in range(3):
         state = fold(state, decision(f"r{number}", [0]), number, limits).state
         state = fold(state, seen(0, f"r{number}"), number, limits).state
-    assert list(state.ledger) == ["r1", "r2"]
-    assert evidence_at(state, 3, limits)["a", "like"].exposure > 2.999
+    state = fold(state, decision("r3", [0], at_ms=10), 10, limits).state
+    on_time = fold(state, acted(0, request_id="r1"), 10, limits)
+    assert on_time.outcome == "credited"
+    late = fold(on_time.state, acted(0, "hide", "r1"), 11, limits)
+    assert list(late.state.ledger) == ["r2", "r3"]
+    assert evidence_at(late.state, 11, limits)["a", "like"].exposure > 2.999
+
+
+SHORT = MemoryPolicy(window_ms=40, history_max=6, half_life_ms=1000)
+
+
+@st.composite
+def two_topics(draw: st.DrawFn) -> tuple[list[Decision], list[tuple[int, Reaction]], list[bool]]:
+    """Decisions and reactions, each in the order of their own log time, and two ways to interleave them."""
+    times = sorted(draw(st.lists(st.integers(0, 100), min_size=1, max_size=8)))
+    decisions = [decision(f"r{number}", [0, 1], at_ms=at_ms) for number, at_ms in enumerate(times)]
+    reactions = []
+    for number, at_ms in enumerate(times):
+        for slot in draw(st.sets(st.integers(0, 1))):
+            reactions.append((at_ms + draw(st.integers(0, 60)), seen(slot, f"r{number}")))
+            reactions.append((at_ms + draw(st.integers(0, 60)), acted(slot, request_id=f"r{number}")))
+    order = draw(st.permutations([True] * len(decisions) + [False] * len(reactions)))
+    return decisions, sorted(reactions, key=lambda pair: pair[0]), order
+
+
+@given(two_topics())
+def test_how_decisions_and_reactions_interleave_changes_nothing_that_is_kept(case) -> None:
+    """
+    feeds     D0 ---- D1 --------- D2        each topic keeps its order;
+    feedback     s0 a0 ---- s1 ---- a1       a worker may read either ahead of the other
+    """
+    decisions, reactions, order = case
+    merged = sorted([(d.at_ms, 0, d) for d in decisions] + [(t, 1, r) for t, r in reactions], key=lambda x: x[:2])
+    straight, crossed = UserState(), UserState()
+    for at_ms, _, value in merged:
+        straight = fold(straight, value, at_ms, SHORT).state
+    ahead, behind = list(decisions), list(reactions)
+    for of_feeds in order:
+        # The other topic may be behind by less than the window, or the reaction would have been given up.
+        while ahead and (of_feeds or (behind and ahead[0].at_ms + SHORT.window_ms < behind[0][0])):
+            value = ahead.pop(0)
+            crossed = fold(crossed, value, value.at_ms, SHORT).state
+            if of_feeds:
+                break
+        if not of_feeds and behind:
+            at_ms, reaction = behind.pop(0)
+            crossed = fold(crossed, reaction, at_ms, SHORT).state
+    for value in ahead:
+        crossed = fold(crossed, value, value.at_ms, SHORT).state
+    straight, _ = close_due(straight, 1000, SHORT)
+    crossed, _ = close_due(crossed, 1000, SHORT)
+    assert crossed.history == straight.history
+    for cell, tally in evidence_at(straight, 1000, SHORT).items():
+        other = evidence_at(crossed, 1000, SHORT)[cell]
+        assert math.isclose(other.successes, tally.successes, abs_tol=1e-9)
+        assert math.isclose(other.exposure, tally.exposure, abs_tol=1e-9)
 
 
 def test_an_item_is_paired_with_what_came_before_it_in_event_time() -> None:
@@ -238,7 +293,9 @@ def test_an_item_is_paired_with_what_came_before_it_in_event_time() -> None:
 def test_a_decision_closes_after_the_window_and_keeps_what_it_taught() -> None:
     state, _, _ = run([decision("r", [0]), seen(0)])
     before = tallies(state, 25 * HOUR_MS)
-    closed = fold(state, decision("r2", [0], at_ms=25 * HOUR_MS), 25 * HOUR_MS, LIMITS).state
+    ahead = fold(state, decision("r2", [0], at_ms=25 * HOUR_MS), 25 * HOUR_MS, LIMITS).state
+    assert list(ahead.ledger) == ["r", "r2"]  # only reactions move the clock
+    closed = fold(ahead, seen(0, "r2", item="other"), 25 * HOUR_MS, LIMITS).state
     assert list(closed.ledger) == ["r2"]
     assert tallies(closed, 25 * HOUR_MS) == before
 
@@ -247,8 +304,9 @@ def test_an_action_after_the_window_is_organic() -> None:
     state, _, _ = run([decision("r", [0]), seen(0)])
     late = fold(state, acted(0), 25 * HOUR_MS, LIMITS)
     assert late.outcome == "waiting"  # its decision is unknown by now
+    assert [entry.item for entry in late.state.history] == ["i0"]
     gone, lessons = close_due(late.state, 50 * HOUR_MS, LIMITS)
-    assert [lesson.item for lesson in lessons if isinstance(lesson, ReactionLesson)] == ["i0"]
+    assert (gone.waiting, lessons) == ((), ())
     assert tallies(gone, 50 * HOUR_MS)["a", "like"].successes == 0.0
 
 
