@@ -30,7 +30,7 @@ NO_NEIGHBOURS = Neighbours(np.zeros(0, np.int32), np.zeros(0, np.int64))
 
 
 class Population(Struct, frozen=True):
-    """One version: the fit of the first `records` log records.
+    """One version: the fit of `records` log records.
 
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
@@ -68,6 +68,7 @@ class Sums:
         self.ranks: dict[Cell, RankTallies] = {}
         self.delays: dict[Cell, DelayTallies] = {}
         self.items: list[str] = []
+        self.first_ms: list[int] = []  # by item: when it first appeared
         self.number_of: dict[str, int] = {}
         self.likes = RankedCounts()  # one row
         self.pairs = RankedCounts()  # a row per item
@@ -111,11 +112,12 @@ class Sums:
         number = self.number_of.setdefault(item, len(self.items))
         if number == len(self.items):
             self.items.append(item)
+            self.first_ms.append(self.at_ms)
         return number
 
 
 def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Population:
-    """The population version of these sums.
+    """The population version of these sums, numbered by their log records.
 
     A pure function of the sums and the policy: `previous`, an earlier version of the same sums under the same
     policy, only saves copying the neighbours that have not changed since.

@@ -9,10 +9,16 @@ FIRST_CAPACITY = 4  # entries of a new row; a full row moves to the end of the s
 
 
 @compiled
-def _bump(
-    start: IntArray, length: IntArray, items: ItemArray, counts: IntArray, rows: IntArray, columns: IntArray
+def _add(
+    start: IntArray,
+    length: IntArray,
+    items: ItemArray,
+    counts: IntArray,
+    rows: IntArray,
+    columns: IntArray,
+    amounts: IntArray,
 ) -> None:
-    """Add one to the counter of columns[k] in rows[k]; every row has room for one more entry.
+    """Add amounts[k] to the counter of columns[k] in rows[k]; every row has room for what is new.
 
     An entry moves forward past those it now precedes: a row is sorted by (count down, item up), so equal sums
     give equal rows, whatever the order of the additions.
@@ -22,7 +28,7 @@ def _bump(
         at = first
         while at < first + size and items[at] != item:
             at += 1
-        count = np.int64(1)
+        count = amounts[k]
         if at < first + size:
             count += counts[at]
         else:
@@ -46,8 +52,12 @@ class RankedCounts:
 
     def bump(self, rows: IntArray, columns: IntArray) -> None:
         """Add one to each counter (rows[k], columns[k])."""
+        self.add(rows, columns, np.ones(rows.size, np.int64))
+
+    def add(self, rows: IntArray, columns: IntArray, amounts: IntArray) -> None:
+        """Add amounts[k] above 0 to each counter (rows[k], columns[k])."""
         self._make_room(rows)
-        _bump(self._start, self._length, self._items, self._counts, rows, columns)
+        _add(self._start, self._length, self._items, self._counts, rows, columns, amounts)
 
     def top(self, row: int, most: int) -> tuple[ItemArray, IntArray]:
         """Copies of the `most` largest entries of a row: items and their counts, largest first."""

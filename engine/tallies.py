@@ -6,6 +6,7 @@ from blending.delay import Delay, fitted_delay
 from blending.types import FloatArray
 
 GROUPS = 8  # of one window, by which actions whose views are still young are told apart
+OLD = -1  # the group of all decisions whose window has passed, in what is exported
 INSTANT_MS = 1000  # an action within a second of its feed came at once
 
 
@@ -18,12 +19,21 @@ class RankTallies:
 
     def add(self, rank: int, successes: float, exposure: float) -> None:
         """Count a view or an action."""
-        missing = rank + 1 - self.exposure.size
+        self._make_room(rank + 1)
+        self.successes[rank] += successes
+        self.exposure[rank] += exposure
+
+    def merge(self, successes: list[float], exposure: list[float]) -> None:
+        """Add the counts of another partition."""
+        self._make_room(len(successes))
+        self.successes[: len(successes)] += successes
+        self.exposure[: len(exposure)] += exposure
+
+    def _make_room(self, ranks: int) -> None:
+        missing = ranks - self.exposure.size
         if missing > 0:
             self.successes = np.pad(self.successes, (0, missing))
             self.exposure = np.pad(self.exposure, (0, missing))
-        self.successes[rank] += successes
-        self.exposure[rank] += exposure
 
 
 class DelayTallies:
@@ -49,6 +59,20 @@ class DelayTallies:
         group = at_ms // self._width_ms
         count, total_ms = self._young.get(group, (0.0, 0.0))
         self._young[group] = (count + 1.0, total_ms + delay_ms)
+
+    def exported(self) -> tuple[float, list[tuple[int, float, float]]]:
+        """Actions at once, and (group, count, total delay) of the others; OLD is the group of the old ones."""
+        return self._instant, [(OLD, *self._old), *((group, *tally) for group, tally in self._young.items())]
+
+    def merge(self, instant: float, groups: list[tuple[int, float, float]]) -> None:
+        """Add what another partition exported."""
+        self._instant += instant
+        for group, count, total_ms in groups:
+            if group == OLD:
+                self._old = (self._old[0] + count, self._old[1] + total_ms)
+            else:
+                known = self._young.get(group, (0.0, 0.0))
+                self._young[group] = (known[0] + count, known[1] + total_ms)
 
     def fitted(self, now_ms: int) -> Delay:
         """The delay at this moment of the log."""

@@ -1,0 +1,96 @@
+"""A population version as data: what the fitter publishes and every worker reads."""
+
+import numpy as np
+from msgspec import Struct
+
+from blending.delay import Delay
+from blending.types import IntArray, ItemArray
+from engine.errors import InputError
+from engine.events import SCHEMA, check_schema
+from engine.policy import Policy
+from engine.population import Neighbours, Population
+from engine.state import Cell, Tally
+
+
+class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", kw_only=True):
+    """One version. Items in lists are places in `items`; `delays` are by pool, an entry per action.
+
+    `neighbours` has for each item the others most often liked with it, and how often.
+    """
+
+    version: int
+    records: int
+    pools: list[str]
+    actions: list[str]
+    items: list[str]
+    likes: list[int]
+    popular: list[int]
+    fresh: list[int]
+    neighbours: list[tuple[list[int], list[int]]]
+    newcomers: list[tuple[Cell, Tally]]
+    delta: float
+    delays: list[list[Delay]]
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse another schema, and lists of items that are not there."""
+        check_schema(self.schema)
+        size = len(self.items)
+        if not len(self.likes) == len(self.neighbours) == size:
+            raise ValueError("a population needs likes and neighbours for every item")
+        if len(self.delays) != len(self.pools) or any(len(row) != len(self.actions) for row in self.delays):
+            raise ValueError("a population needs a delay for every pool and action")
+        listed = [*self.popular, *self.fresh, *(item for items, _ in self.neighbours for item in items)]
+        if listed and not 0 <= min(listed) <= max(listed) < size:
+            raise ValueError("a population lists an item that it does not name")
+        if any(len(items) != len(counts) for items, counts in self.neighbours):
+            raise ValueError("a population needs a count for every neighbour")
+
+
+def record_of(population: Population, policy: Policy) -> PopulationRecord:
+    """This version, fitted under this policy, as data."""
+    return PopulationRecord(
+        version=population.version,
+        records=population.records,
+        pools=list(policy.pools),
+        actions=list(policy.rewarded),
+        items=population.items[: population.size],
+        likes=population.likes.tolist(),
+        popular=population.popular.tolist(),
+        fresh=population.fresh.tolist(),
+        neighbours=[(row.items.tolist(), row.counts.tolist()) for row in population.neighbours],
+        newcomers=list(population.newcomers.items()),
+        delta=population.delta,
+        delays=population.delays,
+    )
+
+
+def population_of(record: PopulationRecord, policy: Policy) -> Population:
+    """The version that a record describes. Raises InputError when it was fitted for other pools or actions."""
+    if (record.pools, record.actions) != (list(policy.pools), list(policy.rewarded)):
+        raise InputError(
+            f"population version {record.version} was fitted for pools {', '.join(record.pools)} and actions "
+            f"{', '.join(record.actions)}, which are not the policy's"
+        )
+    return Population(
+        version=record.version,
+        records=record.records,
+        size=len(record.items),
+        items=record.items,
+        number_of={item: number for number, item in enumerate(record.items)},
+        likes=np.array(record.likes, np.int64),
+        popular=_items(record.popular),
+        fresh=_items(record.fresh),
+        neighbours=[Neighbours(_items(items), _counts(counts)) for items, counts in record.neighbours],
+        newcomers=dict(record.newcomers),
+        delta=record.delta,
+        delays=record.delays,
+    )
+
+
+def _items(numbers: list[int]) -> ItemArray:
+    return np.array(numbers, np.int32)
+
+
+def _counts(numbers: list[int]) -> IntArray:
+    return np.array(numbers, np.int64)

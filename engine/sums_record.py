@@ -1,0 +1,127 @@
+"""A partition's sums as data, and the sums of many partitions as one: what a fitter reads, and a worker keeps.
+
+What comes of them does not depend on how users were spread over partitions: items are numbered by when they first
+appeared, then by name, and every sum is taken in the order of the partitions.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from blending.types import IntArray
+from engine.events import SCHEMA, check_schema
+from engine.population import Sums
+from engine.state import Cell, Tally
+from engine.tallies import DelayTallies, RankTallies
+
+
+class RanksRecord(Struct, frozen=True, array_like=True):
+    """Successes and examined views by rank, of one (pool, action)."""
+
+    cell: Cell
+    successes: list[float]
+    exposure: list[float]
+
+
+class DelaysRecord(Struct, frozen=True, array_like=True):
+    """What `DelayTallies.exported` gives, of one (pool, action)."""
+
+    cell: Cell
+    instant: float
+    groups: list[tuple[int, float, float]]
+
+
+class SumsRecord(Struct, frozen=True, tag_field="kind", tag="sums", kw_only=True):
+    """The sums of one partition: of every reaction that entered its log before version * Δ.
+
+    They were the same at every version from `since` on. `likes` has an entry per item; `pairs` is a flat list of
+    (item, other item, count), items by their place in `items`.
+    """
+
+    partition: int
+    since: int
+    version: int
+    window_ms: int
+    at_ms: int
+    records: int
+    newcomers: list[tuple[Cell, Tally]]
+    ranks: list[RanksRecord]
+    delays: list[DelaysRecord]
+    items: list[str]
+    first_ms: list[int]
+    likes: list[int]
+    pairs: list[int]
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse another schema, and columns that do not fit together."""
+        check_schema(self.schema)
+        if not len(self.items) == len(self.first_ms) == len(self.likes) or len(self.pairs) % 3:
+            raise ValueError("the columns of the sums do not fit together")
+
+
+def record_of(sums: Sums, partition: int, since: int, version: int, window_ms: int) -> SumsRecord:
+    """These sums as data."""
+    size = len(sums.items)
+    items, counts = sums.likes.top(0, size)
+    likes = np.zeros(size, np.int64)
+    likes[items] = counts
+    return SumsRecord(
+        partition=partition,
+        since=since,
+        version=version,
+        window_ms=window_ms,
+        at_ms=sums.at_ms,
+        records=sums.records,
+        newcomers=list(sums.newcomers.items()),
+        ranks=[RanksRecord(cell, t.successes.tolist(), t.exposure.tolist()) for cell, t in sums.ranks.items()],
+        delays=[DelaysRecord(cell, *t.exported()) for cell, t in sums.delays.items()],
+        items=list(sums.items),
+        first_ms=list(sums.first_ms),
+        likes=likes.tolist(),
+        pairs=_pairs(sums).ravel().tolist(),
+    )
+
+
+def _pairs(sums: Sums) -> IntArray:
+    """(item, other item, count), shape (pairs, 3), by item and then by count."""
+    columns = []
+    for row in range(len(sums.items)):
+        items, counts = sums.pairs.top(row, len(sums.items))
+        columns.append(np.column_stack([np.full(items.size, row), items, counts]))
+    return np.concatenate(columns).astype(np.int64) if columns else np.zeros((0, 3), np.int64)
+
+
+def merged(records: Iterable[SumsRecord]) -> Sums:
+    """The sums of all these partitions together."""
+    parts = sorted(records, key=lambda part: part.partition)
+    sums = Sums()
+    sums.at_ms = max((part.at_ms for part in parts), default=0)
+    sums.records = sum(part.records for part in parts)
+    _number(sums, parts)
+    for part in parts:
+        numbers = np.array([sums.number_of[item] for item in part.items], np.int64)
+        for cell, tally in part.newcomers:
+            sums.newcomers[cell] = sums.newcomers.get(cell, Tally()).plus(tally.successes, tally.exposure)
+        for ranks in part.ranks:
+            sums.ranks.setdefault(ranks.cell, RankTallies()).merge(ranks.successes, ranks.exposure)
+        for delays in part.delays:
+            sums.delays.setdefault(delays.cell, DelayTallies(part.window_ms)).merge(delays.instant, delays.groups)
+        liked = np.flatnonzero(part.likes)
+        sums.likes.add(np.zeros(liked.size, np.int64), numbers[liked], np.array(part.likes, np.int64)[liked])
+        pairs = np.array(part.pairs, np.int64).reshape(-1, 3)
+        sums.pairs.add(numbers[pairs[:, 0]], numbers[pairs[:, 1]], pairs[:, 2])
+    sums.changed = dict.fromkeys(range(len(sums.items)), sums.records)  # a fit of them copies all lists
+    return sums
+
+
+def _number(sums: Sums, parts: Sequence[SumsRecord]) -> None:
+    """Number all items by their first appearance anywhere."""
+    first_ms: dict[str, int] = {}
+    for part in parts:
+        for item, at_ms in zip(part.items, part.first_ms, strict=True):
+            first_ms[item] = min(at_ms, first_ms.get(item, at_ms))
+    sums.items = sorted(first_ms, key=lambda item: (first_ms[item], item))
+    sums.first_ms = [first_ms[item] for item in sums.items]
+    sums.number_of = {item: number for number, item in enumerate(sums.items)}

@@ -1,0 +1,98 @@
+"""Sums as data: nothing is lost on the way, and how users were spread over partitions does not matter."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import InputError
+from engine.policy import Policy, PoolPolicy
+from engine.population import Population, Sums, fit
+from engine.population_record import PopulationRecord, population_of
+from engine.population_record import record_of as population_record
+from engine.state import PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
+from engine.sums_record import SumsRecord, merged, record_of
+
+POLICY = Policy()
+WINDOW_MS = POLICY.memory.window_ms
+pools = st.sampled_from(list(POLICY.pools))
+items = st.sampled_from([f"i{number}" for number in range(6)])
+
+views = st.builds(
+    lambda pool, rank, at_ms, delay_ms: ViewLesson((pool, "like"), rank, 1.0, 1.0, at_ms, delay_ms),
+    pools,
+    st.integers(0, 4),
+    st.integers(0, 2 * WINDOW_MS),
+    st.none() | st.integers(0, WINDOW_MS),
+)
+priors = st.builds(lambda pool, s: PriorLesson((pool, "like"), Tally(s, 2.0 * s)), pools, st.integers(0, 9))
+reactions = st.builds(
+    lambda item, before: ReactionLesson(item, "like", tuple(Reacted(0, b, b, "like") for b in before)),
+    items,
+    st.lists(items, max_size=4, unique=True),
+)
+lessons = st.lists(st.tuples(st.integers(0, 3), views | priors | reactions), max_size=40)
+
+
+def picture(population: Population) -> PopulationRecord:
+    return population_record(population, POLICY)
+
+
+def summed(taught: list, partitions: int) -> list[Sums]:
+    """The lessons, spread over partitions by their user."""
+    parts = [Sums() for _ in range(partitions)]
+    for at_ms, (user, lesson) in enumerate(taught):
+        parts[user % partitions].absorb([lesson], at_ms, POLICY)
+    return parts
+
+
+def sent(sums: Sums, partition: int) -> SumsRecord:
+    """The record of a partition, as it comes out of a topic."""
+    record = record_of(sums, partition, 0, 7, WINDOW_MS)
+    return msgspec.json.decode(msgspec.json.encode(record), type=SumsRecord)
+
+
+@given(lessons)
+def test_the_same_users_teach_the_same_population_over_one_two_or_four_partitions(taught) -> None:
+    pictures = []
+    for partitions in (1, 2, 4):
+        parts = summed(taught, partitions)
+        records = [sent(sums, number) for number, sums in enumerate(parts)]
+        pictures.append(picture(fit(merged(records[::-1]), POLICY)))
+    for other in pictures[1:]:
+        assert msgspec.structs.replace(other, newcomers=[]) == msgspec.structs.replace(pictures[0], newcomers=[])
+        assert dict(other.newcomers) == pytest.approx(dict(pictures[0].newcomers))
+
+
+@given(lessons, lessons)
+def test_sums_that_were_written_and_read_go_on_as_if_they_had_not_been(taught, later) -> None:
+    straight = summed(taught + later, 1)[0]
+    again = merged([sent(summed(taught, 1)[0], 0)])
+    for at_ms, (_, lesson) in enumerate(later, len(taught)):
+        again.absorb([lesson], at_ms, POLICY)
+    assert picture(fit(merged([sent(again, 0)]), POLICY)) == picture(fit(merged([sent(straight, 0)]), POLICY))
+
+
+@given(lessons)
+def test_a_population_survives_the_way_through_a_topic(taught) -> None:
+    population = fit(summed(taught, 1)[0], POLICY)
+    data = msgspec.json.encode(picture(population))
+    again = population_of(msgspec.json.decode(data, type=PopulationRecord), POLICY)
+    assert picture(again) == picture(population)
+    assert again.number("i0") == population.number("i0")
+
+
+def test_a_population_of_another_policy_is_refused() -> None:
+    other = msgspec.structs.replace(POLICY, pools={"elsewhere": PoolPolicy("external")})
+    with pytest.raises(InputError, match="version 0 was fitted for pools popular, similar, fresh"):
+        population_of(picture(fit(Sums(), POLICY)), other)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("popular", [3]), ("neighbours", []), ("schema", 9), ("delays", []), ("fresh", [-1])]
+)
+def test_a_population_that_does_not_fit_together_is_refused(field: str, value: object) -> None:
+    document = msgspec.json.decode(msgspec.json.encode(picture(fit(Sums(), POLICY))))
+    document |= {"items": ["x"], "likes": [1], "neighbours": [[[], []]]}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(msgspec.json.encode(document | {field: value}), type=PopulationRecord)
