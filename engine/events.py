@@ -92,5 +92,15 @@ class Organic(Struct, frozen=True, tag_field="kind", tag="organic", kw_only=True
         check_ids(self.event_id, self.user, self.item, self.action)
 
 
+class Tick(Struct, frozen=True, tag_field="kind", tag="tick", kw_only=True):
+    """Moves the clock of a partition whose users are silent. A worker writes it; it has no user and no key."""
+
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse another schema."""
+        check_schema(self.schema)
+
+
 Reaction: TypeAlias = Seen | Acted | Organic
 Event: TypeAlias = Request | Reaction

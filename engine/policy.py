@@ -72,14 +72,15 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[population]`: what is learned across users, and how often it is fitted."""
 
-    every_records: int = 1  # a new version each so many log records
+    every_records: int = 1  # embedded: a new version each so many log records
+    every_ms: int = 10_000  # over Kafka: a new version each so many milliseconds of the log's time
     top_max: int = 2000  # length of the top lists
     neighbours_max: int = 200  # length of an item's list of neighbours
     recent_likes: int = 10  # of a user: pairs are counted with these, and `similar` starts from these
 
     def __post_init__(self) -> None:
         """Refuse lists of no length."""
-        _at_least_one(self, "every_records", "top_max", "neighbours_max", "recent_likes")
+        _at_least_one(self, "every_records", "every_ms", "top_max", "neighbours_max", "recent_likes")
 
 
 class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):

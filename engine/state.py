@@ -88,7 +88,7 @@ class UserState(Struct, frozen=True, kw_only=True):
     taught: Mapping[Cell, Tally] = {}
 
 
-class ViewLesson(Struct, frozen=True):
+class ViewLesson(Struct, frozen=True, array_like=True, tag="view"):
     """What the population learns at once from a view or an action: counts by rank, and how long it took.
 
     `rank` is the item's place among those of its pool in the feed. `at_ms` is the decision's time; `delay_ms`
@@ -103,14 +103,14 @@ class ViewLesson(Struct, frozen=True):
     delay_ms: int | None
 
 
-class PriorLesson(Struct, frozen=True):
+class PriorLesson(Struct, frozen=True, array_like=True, tag="prior"):
     """What the population's prior learns from a newcomer's closed decision: S and E of one (pool, action)."""
 
     cell: Cell
     tally: Tally
 
 
-class ReactionLesson(Struct, frozen=True):
+class ReactionLesson(Struct, frozen=True, array_like=True, tag="reaction"):
     """What the population learns of an item: somebody whose earlier reactions are `before` did this with it."""
 
     item: str

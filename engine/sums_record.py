@@ -5,14 +5,16 @@ appeared, then by name, and every sum is taken in the order of the partitions.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 import numpy as np
 from msgspec import Struct
 
 from blending.types import IntArray
 from engine.events import SCHEMA, check_schema
+from engine.policy import Policy
 from engine.population import Sums
-from engine.state import Cell, Tally
+from engine.state import Cell, Lesson, ReactionLesson, Tally
 from engine.tallies import DelayTallies, RankTallies
 
 
@@ -82,6 +84,15 @@ def record_of(sums: Sums, partition: int, since: int, version: int, window_ms: i
         likes=likes.tolist(),
         pairs=_pairs(sums).ravel().tolist(),
     )
+
+
+def shortened(lesson: Lesson, policy: Policy) -> Lesson:
+    """The same lesson with no more of the user's past than `Sums.absorb` reads: the latest likes."""
+    if not isinstance(lesson, ReactionLesson):
+        return lesson
+    liked = (entry for entry in reversed(lesson.before) if entry.action in policy.likes)
+    latest = list(islice(liked, policy.population.recent_likes))
+    return ReactionLesson(lesson.item, lesson.action, tuple(reversed(latest)))
 
 
 def _pairs(sums: Sums) -> IntArray:

@@ -4,12 +4,12 @@ import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Event, Organic, Request, Seen
+from engine.events import Acted, Event, Organic, Request, Seen, Tick
 
-Value = Event | Decision
+Value = Event | Decision | Tick
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(Request | Seen | Acted | Organic | Decision)
+_decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(Request | Seen | Acted | Organic | Tick | Decision)
 
 
 def encode(value: Value) -> bytes:

@@ -11,7 +11,7 @@ from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.population_record import record_of as population_record
 from engine.state import PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
-from engine.sums_record import SumsRecord, merged, record_of
+from engine.sums_record import SumsRecord, merged, record_of, shortened
 
 POLICY = Policy()
 WINDOW_MS = POLICY.memory.window_ms
@@ -71,6 +71,13 @@ def test_sums_that_were_written_and_read_go_on_as_if_they_had_not_been(taught, l
     for at_ms, (_, lesson) in enumerate(later, len(taught)):
         again.absorb([lesson], at_ms, POLICY)
     assert picture(fit(merged([sent(again, 0)]), POLICY)) == picture(fit(merged([sent(straight, 0)]), POLICY))
+
+
+@given(lessons)
+def test_a_shortened_lesson_teaches_the_same(taught) -> None:
+    short = [(user, shortened(lesson, POLICY)) for user, lesson in taught]
+    one, other = (sent(summed(version, 1)[0], 0) for version in (taught, short))
+    assert one == other
 
 
 @given(lessons)

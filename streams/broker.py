@@ -1,0 +1,147 @@
+"""Faust's own Kafka client, as the worker uses it: a producer, members of the group, readers of whole topics."""
+
+from asyncio import Future
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer as Consumer
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import ConsumerRebalanceListener as Rebalanced
+from aiokafka import TopicPartition as Place
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import KafkaError
+
+from streams.partition import Message, Record
+from streams.settings import Settings
+
+__all__ = [
+    "Consumer",
+    "ConsumerRecord",
+    "KafkaError",
+    "Place",
+    "Producer",
+    "Rebalanced",
+    "group_member",
+    "place_of",
+    "plain",
+    "read_merged",
+    "whole_topic",
+]
+
+LARGEST_BYTES = 32 << 20  # of one record: sums and population versions are whole
+CHUNK = 500  # records that a reader of a range hands over at a time
+POLL_MS = 200
+
+
+class Producer:
+    """Sends messages; a message is acknowledged when all replicas in sync have it, and stands there once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Connect with `start`."""
+        self._settings = settings
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=settings.bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=LARGEST_BYTES,
+        )
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Send what is left, and disconnect."""
+        await self._producer.stop()
+
+    async def send(self, message: Message) -> "Future[Any]":
+        """Put a message on its way; the future has its offset once it is acknowledged."""
+        sent: Future[Any] = await self._producer.send(
+            self._settings.topic(message.topic),
+            message.value,
+            message.key,
+            message.partition,
+            headers=list(message.headers),
+        )
+        return sent
+
+
+def group_member(settings: Settings, listener: Rebalanced, topics: Sequence[str]) -> Consumer:
+    """A member of the workers' group, to be started. All topics have the same owner for the same partition."""
+    consumer = _consumer(
+        settings,
+        group_id=settings.group,
+        session_timeout_ms=settings.session_ms,
+        heartbeat_interval_ms=max(settings.session_ms // 5, 1),
+        # By ranges of partition numbers, so that topics of one size are spread alike.
+        partition_assignment_strategy=(RangePartitionAssignor,),
+    )
+    consumer.subscribe([settings.topic(topic) for topic in topics], listener=listener)
+    return consumer
+
+
+async def whole_topic(settings: Settings, topic: str) -> tuple[Consumer, dict[Place, int]]:
+    """A reader of all of a topic, without a group, and where the topic ended when it began."""
+    consumer = _consumer(settings)
+    await consumer.start()
+    name = settings.topic(topic)
+    places = [Place(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
+    consumer.assign(places)
+    return consumer, await consumer.end_offsets(places)
+
+
+async def read_merged(
+    settings: Settings, begin: Mapping[Place, int], time_of: Callable[[ConsumerRecord], tuple[int, int]]
+) -> AsyncIterator[list[ConsumerRecord]]:
+    """The records of these partitions from these offsets to where they end now, merged by their time.
+
+    Each partition keeps its own order. Of every partition only a chunk is in memory.
+    """
+    consumer = _consumer(settings)
+    await consumer.start()
+    try:
+        consumer.assign(list(begin))
+        ends = await consumer.end_offsets(list(begin))
+        for place, first in (await consumer.beginning_offsets(list(begin))).items():
+            consumer.seek(place, min(max(begin[place], first), ends[place]))
+        heads: dict[Place, deque[ConsumerRecord]] = {place: deque() for place in begin}
+        while await _refilled(consumer, heads, ends):
+            merged = []
+            while all(heads.values()) and len(merged) < CHUNK:
+                merged.append(min(heads.values(), key=lambda records: time_of(records[0])).popleft())
+            yield merged
+    finally:
+        await consumer.stop()
+
+
+async def _refilled(consumer: Consumer, heads: dict[Place, deque[ConsumerRecord]], ends: dict[Place, int]) -> bool:
+    """Fetch for every partition that has nothing at hand; drop those that have come to their end."""
+    for place in [place for place, records in heads.items() if not records]:
+        while not heads[place] and await consumer.position(place) < ends[place]:
+            fetched = await consumer.getmany(place, timeout_ms=POLL_MS, max_records=CHUNK)
+            heads[place].extend(record for record in fetched.get(place, ()) if record.offset < ends[place])
+        if not heads[place]:
+            del heads[place]
+    return bool(heads)
+
+
+def place_of(record: ConsumerRecord) -> Place:
+    """Where a record stands."""
+    return Place(record.topic, record.partition)
+
+
+def plain(record: ConsumerRecord) -> Record:
+    """A record as a partition takes it."""
+    return Record(record.offset, record.timestamp, record.key, record.value)
+
+
+def _consumer(settings: Settings, **options: Any) -> Consumer:
+    return Consumer(
+        bootstrap_servers=settings.bootstrap,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=LARGEST_BYTES if "group_id" not in options else 1 << 20,
+        fetch_max_wait_ms=100,
+        **options,
+    )

@@ -1,0 +1,84 @@
+"""The one author of population versions: it reads the sums of all partitions, fits them, and publishes the fit."""
+
+import asyncio
+import logging
+
+import msgspec
+from msgspec.structs import replace
+
+from engine.policy import Policy
+from engine.population import fit
+from engine.population_record import record_of
+from engine.sums_record import SumsRecord, merged
+from streams.broker import Producer, whole_topic
+from streams.facts import FactsReader
+from streams.partition import Message
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+POLL_MS = 200
+VERSIONS_KEPT = 2  # of the population; an older one is taken out of its topic
+
+
+class Fitter:
+    """Fits version k when every partition has passed it, once, from the sums that each had there."""
+
+    def __init__(self, settings: Settings, facts: FactsReader, producer: Producer, partitions: int) -> None:
+        """Of a cluster with so many partitions."""
+        self._settings = settings
+        self._facts = facts
+        self._producer = producer
+        self._partitions = partitions
+        self._sums: dict[int, SumsRecord] = {}
+        self._published: list[int] = []
+        self._fitted: list[int] | None = None  # the log records of each partition that the last fit was made of
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        consumer, _ = await whole_topic(self._settings, "sums")
+        try:
+            while True:
+                fetched = await consumer.getmany(timeout_ms=POLL_MS)
+                newest = [records[-1].value for records in fetched.values() if records[-1].value]
+                for value in newest:
+                    await self._take(value)
+                if newest:
+                    await self._fit()
+        finally:
+            await consumer.stop()
+
+    async def _take(self, value: bytes) -> None:
+        try:
+            record = await asyncio.to_thread(msgspec.json.decode, value, type=SumsRecord)
+        except msgspec.DecodeError as error:
+            log.error("sums that cannot be read are left out: %s", error)
+            return
+        self._sums[record.partition] = record
+
+    async def _fit(self) -> None:
+        """Publish the newest version that every partition has passed, unless nothing was learned since the last.
+
+        A partition whose sums are of a later version already is waited for: the others will come to that one.
+        """
+        records = [record for _, record in sorted(self._sums.items())]
+        version = min(record.version for record in records)
+        taught = [record.records for record in records]
+        known = max([self._facts.facts.population.version, *self._published])
+        together = len(records) == self._partitions and all(record.since <= version for record in records)
+        if not together or version <= known or taught == self._fitted:
+            return
+        policy = self._facts.facts.policy
+        value = await asyncio.to_thread(fitted, records, policy, version)
+        await (await self._producer.send(Message("population", str(version).encode(), value)))
+        self._fitted = taught
+        self._published.append(version)
+        for old in self._published[:-VERSIONS_KEPT]:
+            await self._producer.send(Message("population", str(old).encode(), None))
+        self._published = self._published[-VERSIONS_KEPT:]
+
+
+def fitted(records: list[SumsRecord], policy: Policy, version: int) -> bytes:
+    """The population version of these sums, as it is published."""
+    population = replace(fit(merged(records), policy), version=version)
+    return msgspec.json.encode(record_of(population, policy))

@@ -1,0 +1,280 @@
+"""One partition of users: requests become decisions, reactions teach, a micro-batch is kept whole or not at all.
+
+It knows records and bytes, and neither Kafka nor time: what came, at which offset and log time, is told to it, and
+what has to be sent is returned. Nothing here is kept until `commit`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Literal, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import Acted, Organic, Reaction, Request, Seen, Tick
+from engine.fold import close_due, fold
+from engine.policy import Policy
+from engine.pools import Facts, gather
+from engine.serve import serve
+from engine.state import Lesson, UserState
+from engine.sums_record import SumsRecord, merged, record_of, shortened
+from streams.codec import decode, encode
+from streams.store import Changes, PartitionStore, Position
+
+Input = Literal["requests", "feedback", "feeds"]
+NEWCOMER = UserState()
+REQUEST_OFFSET = "feedloom.request-offset"  # header of a decision: where its request stands
+REASON_LENGTH_MAX = 1000  # of a dead letter
+
+
+class Record(NamedTuple):
+    """A record of a topic, as it came."""
+
+    offset: int
+    at_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Message(NamedTuple):
+    """A record on its way to a topic; `partition` is None where the key decides."""
+
+    topic: Literal["feeds", "sums", "feedback", "population", "dead-letters"]
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int | None = None
+
+
+class Counts(NamedTuple):
+    """What became of the inputs since the start."""
+
+    answered: int = 0
+    folded: int = 0
+    dead: int = 0
+    skipped: int = 0  # known already: redelivered, or asked again
+
+
+class Partition:
+    """The owner of one partition's state."""
+
+    def __init__(
+        self,
+        number: int,
+        policy: Policy,
+        store: PartitionStore,
+        *,
+        partitions: int,
+        value_bytes_max: int = 262_144,
+        users_cached: int = 20_000,
+    ) -> None:
+        """Go on where the store stands. Raises InputError if it was made with another number of partitions."""
+        self.number = number
+        self.counts = Counts()
+        self.position = store.position() or Position(partitions)
+        if self.position.partitions != partitions:
+            raise InputError(
+                f"the state of partition {number} was made with {self.position.partitions} partitions and the "
+                f"topics have {partitions}: users would be on other partitions than their state"
+            )
+        self._policy = policy
+        self._store = store
+        self._value_bytes_max = value_bytes_max
+        self._users_cached = users_cached
+        self._cache: OrderedDict[str, UserState] = OrderedDict()
+        self._due = list(store.due())
+        heapify(self._due)
+        stored = store.sums()
+        self._sums = merged([msgspec.json.decode(stored, type=SumsRecord)] if stored else [])
+        for at_ms, lessons in store.lessons():
+            self._sums.absorb(lessons, at_ms, policy)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin a micro-batch."""
+        self._users: dict[str, UserState] = {}
+        self._now_due: list[tuple[int, str]] = []
+        self._no_longer_due: list[tuple[int, str]] = []
+        self._lessons: list[tuple[int, list[Lesson]]] = []
+        self._new_sums: bytes | None = None
+
+    def state(self, user: str) -> UserState:
+        """A user's state as of the last input, kept or not."""
+        state = self._users.get(user) or self._cache.get(user)
+        if state is None:
+            state = self._store.user(user) or NEWCOMER
+            self._cache[user] = state
+        return state
+
+    def answer(self, record: Record, facts: Facts) -> list[Message]:
+        """Decide a request that has no decision yet."""
+        if record.offset < self.position.requests:
+            return self._count(skipped=1)
+        self.position = replace(self.position, requests=record.offset + 1)
+        try:
+            request = self._read(record, Request)
+            known = self.state(request.user).ledger.get(request.request_id)
+            if known is not None and known.slots == request.slots:
+                return self._count(skipped=1)
+            if known is not None:
+                raise InputError(
+                    f"request {request.request_id} of user {request.user} has a decision of {known.slots} slots "
+                    f"already, so it cannot have one of {request.slots}"
+                )
+            state = self.state(request.user)
+            decision = serve(state, request, gather(state, request, facts), record.at_ms)
+        except InputError as error:
+            return self.dead_letter("requests", record, error)
+        self._fold_decision(decision)
+        offset = str(record.offset).encode()
+        self._count(answered=1)
+        return [Message("feeds", record.key, encode(decision), ((REQUEST_OFFSET, offset),), self.number)]
+
+    def react(self, record: Record) -> list[Message]:
+        """Fold a reaction; its log time moves the clock, even if it cannot be read."""
+        if record.offset < self.position.feedback:
+            return self._count(skipped=1)
+        messages = self._turn_clock(record.at_ms)
+        self.position = replace(self.position, feedback=record.offset + 1)
+        try:
+            reaction = self._read_reaction(record)
+        except InputError as error:
+            return [*messages, *self.dead_letter("feedback", record, error)]
+        if reaction is not None:
+            folded = fold(self.state(reaction.user), reaction, record.at_ms, self._policy.memory)
+            self._users[reaction.user] = folded.state
+            self._absorb(folded.lessons)
+            self._count(folded=1)
+        return messages
+
+    def adopt(self, record: Record, headers: Mapping[str, bytes]) -> list[Message]:
+        """Fold a decision that is in `feeds` already; it was made before the state was lost or left behind."""
+        if record.offset < self.position.feeds:
+            return []
+        self.position = replace(self.position, feeds=record.offset + 1)
+        try:
+            decision = decode(record.value or b"")
+            if not isinstance(decision, Decision):
+                raise InputError("no decision")
+            asked = int(headers[REQUEST_OFFSET])
+        except (InputError, KeyError, ValueError) as error:
+            return self.dead_letter("feeds", record, error)
+        self._fold_decision(decision)
+        self.position = replace(self.position, requests=max(self.position.requests, asked + 1))
+        return []
+
+    def sent(self, feeds_offset: int) -> None:
+        """The decisions of this micro-batch stand in `feeds` up to before this offset."""
+        self.position = replace(self.position, feeds=feeds_offset)
+
+    def commit(self) -> None:
+        """Keep the micro-batch: users, due decisions, lessons and offsets in one write."""
+        self._store.write(
+            Changes(self._users, self._now_due, self._no_longer_due, self._lessons, self._new_sums, self.position)
+        )
+        for user, state in self._users.items():
+            self._cache[user] = state
+            self._cache.move_to_end(user)
+        while len(self._cache) > self._users_cached:
+            self._cache.popitem(last=False)
+        self._begin()
+
+    def dead_letter(self, topic: Input, record: Record, error: Exception) -> list[Message]:
+        """What to send of a record that nothing can be made of: its own bytes, where it stood, and why."""
+        headers = (
+            ("feedloom.topic", topic.encode()),
+            ("feedloom.partition", str(self.number).encode()),
+            ("feedloom.offset", str(record.offset).encode()),
+            ("feedloom.reason", str(error)[:REASON_LENGTH_MAX].encode(errors="backslashreplace")),
+        )
+        self._count(dead=1)
+        return [Message("dead-letters", record.key, record.value, headers)]
+
+    def _read(self, record: Record, kind: type[Request]) -> Request:
+        event = self._decoded(record)
+        if not isinstance(event, kind):
+            raise InputError(f"a {type(event).__name__.lower()} stands among the requests")
+        self._check_key(record, event.user)
+        return event
+
+    def _read_reaction(self, record: Record) -> Reaction | None:
+        """The reaction of a record; None for a tick."""
+        event = self._decoded(record)
+        if isinstance(event, Tick):
+            return None
+        if not isinstance(event, Seen | Acted | Organic):
+            raise InputError(f"a {type(event).__name__.lower()} stands among the reactions")
+        self._check_key(record, event.user)
+        if not isinstance(event, Seen) and event.action not in self._policy.actions:
+            raise InputError(f'the policy does not name action {event.action!r}: add [actions."{event.action}"]')
+        return event
+
+    def _decoded(self, record: Record) -> object:
+        if record.value is None:
+            raise InputError("the record has no value")
+        if len(record.value) > self._value_bytes_max:
+            raise InputError(f"the value has {len(record.value)} bytes; at most {self._value_bytes_max} are read")
+        return decode(record.value)
+
+    def _check_key(self, record: Record, user: str) -> None:
+        if record.key != user.encode():
+            name = "missing" if record.key is None else "not the user's id"
+            raise InputError(f"the key is {name}: records of user {user!r} must have it as their key")
+
+    def _fold_decision(self, decision: Decision) -> None:
+        user = decision.request.user
+        folded = fold(self.state(user), decision, decision.at_ms, self._policy.memory)
+        self._users[user] = folded.state
+        self._absorb(folded.lessons)
+        if folded.outcome == "adopted":
+            due = (decision.at_ms + self._policy.memory.window_ms, user)
+            heappush(self._due, due)
+            self._now_due.append(due)
+
+    def _absorb(self, lessons: tuple[Lesson, ...]) -> None:
+        """Teach the population, and remember it for a restart."""
+        if not lessons:
+            return
+        kept = [shortened(lesson, self._policy) for lesson in lessons]
+        self._sums.absorb(kept, self.position.clock_ms, self._policy)
+        self._lessons.append((self.position.clock_ms, kept))
+        self.position = replace(self.position, lessons_to=self.position.lessons_to + 1)
+
+    def _turn_clock(self, at_ms: int) -> list[Message]:
+        """Close what is due; where the clock passes a population version, the sums of before it are to be sent."""
+        if at_ms <= self.position.clock_ms:
+            return []
+        every_ms = self._policy.population.every_ms
+        version = at_ms // every_ms
+        messages = []
+        if version > self.position.version:
+            self._close_due(version * every_ms)
+            messages = [self._sums_at(version)]
+        self._close_due(at_ms)
+        self.position = replace(self.position, clock_ms=at_ms)
+        return messages
+
+    def _close_due(self, at_ms: int) -> None:
+        while self._due and self._due[0][0] < at_ms:
+            due = heappop(self._due)
+            state, lessons = close_due(self.state(due[1]), at_ms, self._policy.memory)
+            self._users[due[1]] = state
+            self._no_longer_due.append(due)
+            self._absorb(lessons)
+
+    def _sums_at(self, version: int) -> Message:
+        """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
+        window_ms = self._policy.memory.window_ms
+        record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
+        self._new_sums = msgspec.json.encode(record)
+        self._lessons = []
+        self.position = replace(self.position, version=version, lessons_from=self.position.lessons_to)
+        return Message("sums", str(self.number).encode(), self._new_sums, partition=self.number)
+
+    def _count(self, *, answered: int = 0, folded: int = 0, dead: int = 0, skipped: int = 0) -> list[Message]:
+        old = self.counts
+        self.counts = Counts(old.answered + answered, old.folded + folded, old.dead + dead, old.skipped + skipped)
+        return []

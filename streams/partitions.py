@@ -1,0 +1,307 @@
+"""The workers' group: takes over partitions, turns their records, and sends before it keeps.
+
+A turn answers requests first, then folds reactions of one partition, so that neither waits long for the other. What
+a turn decides is acknowledged in `feeds` before anything of it is kept; if that fails, what is in memory is dropped
+and folded again from the store and from what `feeds` holds.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+import msgspec
+from msgspec import Struct
+
+from engine.events import Tick
+from engine.policy import Policy
+from streams.broker import (
+    Consumer,
+    ConsumerRecord,
+    KafkaError,
+    Place,
+    Producer,
+    Rebalanced,
+    group_member,
+    place_of,
+    plain,
+    read_merged,
+)
+from streams.codec import encode
+from streams.facts import FactsReader
+from streams.failpoints import passing
+from streams.fitter import Fitter
+from streams.partition import Message, Partition
+from streams.settings import Settings
+from streams.store import PartitionStore
+
+log = logging.getLogger(__name__)
+
+WAIT_MS = 50  # for records, when there are none
+RETRY_SECONDS = 1.0  # after the broker refused something
+
+
+class _Moment(Struct):
+    """The part of a decision that says when it was."""
+
+    at_ms: int
+
+
+class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
+    """The partitions that this worker owns."""
+
+    def __init__(self, settings: Settings, policy: Policy, facts: FactsReader, partitions: int) -> None:
+        """Of topics with so many partitions."""
+        self.owned: dict[int, Partition] = {}
+        self._settings = settings
+        self._policy = policy
+        self._facts = facts
+        self._partitions = partitions
+        self._producer = Producer(settings)
+        self._requests = settings.topic("requests")
+        self._feedback = settings.topic("feedback")
+        self._consumer: Consumer = group_member(settings, self, ("requests", "feedback"))
+        self._stores: dict[int, PartitionStore] = {}
+        self._assigned: set[int] = set()
+        self._pending: dict[Place, deque[ConsumerRecord]] = {}
+        self._quiet_since: dict[int, float] = {}
+        self._turning = asyncio.Lock()  # held while records and state belong together
+        self._next = 0  # of the partitions whose reactions are turned
+        self._offsets_due = 0.0
+        self._fitter: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Join the group."""
+        await self._producer.start()
+        await self._consumer.start()
+
+    async def run(self) -> None:
+        """Turn until cancelled; a cancellation waits for the end of the turn."""
+        while True:
+            await self._take_over()
+            await self._fetch()
+            turn = asyncio.ensure_future(self._turn())
+            try:
+                await asyncio.shield(turn)
+            except asyncio.CancelledError:
+                await turn
+                raise
+
+    async def stop(self) -> None:
+        """Tell the broker how far we came, let go of everything and leave the group."""
+        await self._tell_offsets()
+        await self._let_go(list(self.owned))
+        await self._consumer.stop()
+        await self._producer.stop()
+
+    # What the group tells us.
+
+    async def on_partitions_revoked(self, revoked: Iterable[Place]) -> None:
+        """Let go of partitions between two turns."""
+        lost = {place.partition for place in revoked}
+        self._assigned -= lost
+        async with self._turning:
+            await self._tell_offsets()
+            await self._let_go(lost & self.owned.keys())
+
+    async def on_partitions_assigned(self, assigned: Iterable[Place]) -> None:
+        """Remember what is ours now; the next turn takes it over."""
+        places = set(assigned)
+        requests = {place.partition for place in places if place.topic == self._requests}
+        feedback = {place.partition for place in places if place.topic == self._feedback}
+        assert requests == feedback, "requests and feedback of one partition must have one owner"
+        self._assigned = requests
+
+    # Taking over and letting go.
+
+    async def _take_over(self) -> None:
+        for number in sorted(self._assigned - self.owned.keys()):
+            try:
+                async with self._turning:
+                    await self._recover(number)
+            except KafkaError as error:
+                log.warning("partition %d could not be taken over, trying again: %r", number, error)
+                await asyncio.sleep(RETRY_SECONDS)
+        if 0 in self.owned and (self._fitter is None or self._fitter.done()):
+            fitter = Fitter(self._settings, self._facts, self._producer, self._partitions)
+            self._fitter = asyncio.create_task(fitter.run())
+            self._fitter.add_done_callback(_report)
+
+    async def _recover(self, number: int) -> None:
+        """Open a partition's store, and fold what it has not seen of `feeds` and `feedback`."""
+        store = await asyncio.to_thread(PartitionStore, self._settings.state_folder / f"partition-{number}")
+        try:
+            partition = Partition(
+                number,
+                self._policy,
+                store,
+                partitions=self._partitions,
+                value_bytes_max=self._settings.value_bytes_max,
+                users_cached=self._settings.users_cached,
+            )
+            await self._refold(partition)
+        except BaseException:
+            store.close()
+            raise
+        if number not in self._assigned:  # lost meanwhile
+            store.close()
+            return
+        position = partition.position
+        for topic, offset in ((self._requests, position.requests), (self._feedback, position.feedback)):
+            self._consumer.seek(Place(topic, number), offset)
+            self._pending[Place(topic, number)] = deque()
+        self._stores[number], self.owned[number] = store, partition
+        self._quiet_since[number] = time.monotonic()
+        log.info("partition %d is taken over at %s", number, position)
+
+    async def _refold(self, partition: Partition) -> None:
+        """Decisions first where times are equal, as they were before what they caused."""
+        feeds = Place(self._settings.topic("feeds"), partition.number)
+        feedback = Place(self._feedback, partition.number)
+
+        def time_of(record: ConsumerRecord) -> tuple[int, int]:
+            if record.topic != feeds.topic:
+                return record.timestamp, 1
+            with suppress(msgspec.DecodeError, TypeError):
+                return msgspec.json.decode(record.value, type=_Moment).at_ms, 0
+            return record.timestamp, 0
+
+        begin = {feeds: partition.position.feeds, feedback: partition.position.feedback}
+        async for records in read_merged(self._settings, begin, time_of):
+            messages: list[Message] = []
+            for record in records:
+                if place_of(record) == feeds:
+                    messages += partition.adopt(plain(record), dict(record.headers))
+                else:
+                    messages += partition.react(plain(record))
+            await self._sent(messages)
+            partition.commit()
+
+    async def _let_go(self, numbers: Iterable[int]) -> None:
+        for number in list(numbers):
+            del self.owned[number]
+            self._stores.pop(number).close()
+            for topic in (self._requests, self._feedback):
+                self._pending.pop(Place(topic, number), None)
+        if self._fitter is not None and 0 not in self.owned:
+            self._fitter.cancel()
+            self._fitter = None
+
+    # Turning.
+
+    async def _fetch(self) -> None:
+        """Get records for what has none at hand; wait for some if nothing has any."""
+        empty = [place for place, records in self._pending.items() if not records]
+        if not empty:
+            return
+        waiting = len(empty) == len(self._pending)
+        try:
+            fetched = await self._consumer.getmany(*empty, timeout_ms=WAIT_MS if waiting else 0)
+        except KafkaError as error:
+            log.warning("nothing could be fetched, trying again: %r", error)
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        for place, records in fetched.items():
+            if place in self._pending:  # else it was lost while we waited
+                self._pending[place].extend(records)
+                if place.topic == self._feedback:
+                    self._quiet_since[place.partition] = time.monotonic()
+
+    async def _turn(self) -> None:
+        async with self._turning:
+            touched: set[int] = set()
+            try:
+                await self._work(touched)
+            except KafkaError as error:
+                log.warning("a turn was not acknowledged; its partitions are folded again: %r", error)
+                await self._let_go(touched & self.owned.keys())
+                await asyncio.sleep(RETRY_SECONDS)
+                return
+        now = time.monotonic()
+        if now >= self._offsets_due:
+            self._offsets_due = now + self._settings.offsets_every_ms / 1000.0
+            await self._tell_offsets()
+            await self._tick(now)
+
+    async def _work(self, touched: set[int]) -> None:
+        """Requests of all partitions, reactions of the next; acknowledged, then kept."""
+        facts = self._facts.facts
+        messages: list[Message] = []
+        for number, partition in self.owned.items():
+            for record in self._taken(self._requests, number, self._settings.requests_per_turn):
+                touched.add(number)
+                messages += partition.answer(plain(record), facts)
+        decided = await self._on_their_way(messages)
+        messages = []
+        turned = self._next_with_reactions()
+        if turned is not None:
+            touched.add(turned)
+            for record in self._taken(self._feedback, turned, self._settings.reactions_per_turn):
+                messages += self.owned[turned].react(plain(record))
+        rest = await self._on_their_way(messages)
+        passing("before-acknowledgement")
+        await self._acknowledged(decided + rest)
+        if decided or rest:
+            passing("after-acknowledgement")
+        for number in touched:
+            self.owned[number].commit()
+        if touched:
+            passing("after-batch")
+
+    def _taken(self, topic: str, number: int, most: int) -> list[ConsumerRecord]:
+        pending = self._pending[Place(topic, number)]
+        return [pending.popleft() for _ in range(min(most, len(pending)))]
+
+    def _next_with_reactions(self) -> int | None:
+        """The partitions take turns."""
+        numbers = [number for number in self.owned if self._pending[Place(self._feedback, number)]]
+        if not numbers:
+            return None
+        self._next += 1
+        return numbers[self._next % len(numbers)]
+
+    async def _on_their_way(self, messages: Sequence[Message]) -> list[tuple[Message, "asyncio.Future[object]"]]:
+        sent = [(message, await self._producer.send(message)) for message in messages]
+        if sent:
+            await asyncio.sleep(0)  # so that the client writes them before we go on
+        return sent
+
+    async def _acknowledged(self, sent: Iterable[tuple[Message, "asyncio.Future[object]"]]) -> None:
+        for message, future in sent:
+            offset = getattr(await future, "offset", -1)
+            if message.topic == "feeds" and message.partition is not None:
+                self.owned[message.partition].sent(offset + 1)
+
+    async def _sent(self, messages: Sequence[Message]) -> None:
+        await self._acknowledged(await self._on_their_way(messages))
+
+    # What others read of us.
+
+    async def _tell_offsets(self) -> None:
+        """For lag tools alone: where we go on is in the stores."""
+        offsets = {}
+        for number, partition in self.owned.items():
+            offsets[Place(self._requests, number)] = partition.position.requests
+            offsets[Place(self._feedback, number)] = partition.position.feedback
+        if not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except KafkaError as error:
+            log.info("the broker was not told our offsets: %r", error)
+
+    async def _tick(self, now: float) -> None:
+        """Move the clock of partitions whose users are silent, so that what is due closes and versions go on."""
+        after = self._settings.tick_after_ms / 1000.0
+        for number in self.owned:
+            if now - self._quiet_since[number] >= after:
+                self._quiet_since[number] = now
+                with suppress(KafkaError):  # the next one will do
+                    await self._producer.send(Message("feedback", None, encode(Tick()), partition=number))
+
+
+def _report(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("the fitter ended and will be started again: %r", error)

@@ -1,0 +1,149 @@
+"""The state of one partition on disk: users, due decisions, lessons and offsets in one rocksdict store.
+
+What a micro-batch changes goes into one write batch: all of it is there after a crash, or none.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from rocksdict import Options, Rdict, WriteBatch
+
+from engine.errors import InputError
+from engine.state import Lesson, UserState
+from streams.failpoints import passing
+
+OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a store
+RETRY_SECONDS = 0.1
+WRITE_BUFFER_BYTES = 16 << 20
+WAL_BYTES_MAX = 64 << 20
+USER, DUE, LESSON, SUMS, POSITION = b"u", b"d", b"l", b"s", b"p"  # what a key begins with
+
+
+class Position(Struct, frozen=True, array_like=True):
+    """How far a partition has come: the next offset of each topic, of `partitions` that there are.
+
+    `clock_ms` is the log time of the latest reaction, `version` the last population version that it has passed.
+    Lessons from `lessons_from` to before `lessons_to` are not yet in the stored sums.
+    """
+
+    partitions: int
+    requests: int = 0
+    feedback: int = 0
+    feeds: int = 0
+    clock_ms: int = 0
+    version: int = -1
+    lessons_from: int = 0
+    lessons_to: int = 0
+
+
+class Changes(Struct):
+    """What one micro-batch changes; `sums` is None where the stored sums stay."""
+
+    users: dict[str, UserState]
+    due: list[tuple[int, str]]
+    no_longer_due: list[tuple[int, str]]
+    lessons: list[tuple[int, list[Lesson]]]
+    sums: bytes | None
+    position: Position
+
+
+_encoder = msgspec.msgpack.Encoder()
+_users = msgspec.msgpack.Decoder(UserState)
+_lessons = msgspec.msgpack.Decoder(list[tuple[int, list[Lesson]]])
+_positions = msgspec.msgpack.Decoder(Position)
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _due_key(until_ms: int, user: str) -> bytes:
+    return DUE + _number(until_ms) + user.encode()
+
+
+class PartitionStore:
+    """One partition's store; a second process cannot open it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create it. Raises InputError if it stays locked, or cannot be read."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._store = _opened(folder)
+
+    def position(self) -> Position | None:
+        """How far it has come; None if it is new."""
+        data = self._store.get(POSITION)
+        return None if data is None else _positions.decode(data)
+
+    def user(self, user: str) -> UserState | None:
+        """A user's state."""
+        data = self._store.get(USER + user.encode())
+        return None if data is None else _users.decode(data)
+
+    def users(self) -> Iterator[tuple[str, UserState]]:
+        """All users and their states."""
+        for key, data in self._range(USER):
+            yield key.decode(), _users.decode(data)
+
+    def due(self) -> Iterator[tuple[int, str]]:
+        """(until, user) of open decisions, the first due first."""
+        for key, _ in self._range(DUE):
+            yield int.from_bytes(key[:8], "big"), key[8:].decode()
+
+    def sums(self) -> bytes | None:
+        """The sums as they were last stored."""
+        data: bytes | None = self._store.get(SUMS)
+        return data
+
+    def lessons(self) -> Iterator[tuple[int, list[Lesson]]]:
+        """(log time, lessons) of what the stored sums do not hold yet, in order."""
+        for _, data in self._range(LESSON):
+            yield from _lessons.decode(data)
+
+    def _range(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        for key, data in self._store.items(from_key=prefix):
+            if not key.startswith(prefix):
+                return
+            yield key[len(prefix) :], data
+
+    def write(self, changes: Changes) -> None:
+        """Write all of it, in one batch."""
+        batch = WriteBatch(raw_mode=True)
+        for user, state in changes.users.items():
+            batch.put(USER + user.encode(), _encoder.encode(state))
+        for until_ms, user in changes.due:
+            batch.put(_due_key(until_ms, user), b"")
+        passing("inside-batch")
+        for until_ms, user in changes.no_longer_due:
+            batch.delete(_due_key(until_ms, user))
+        position = changes.position
+        if changes.sums is not None:
+            batch.put(SUMS, changes.sums)
+            batch.delete_range(LESSON, LESSON + _number(position.lessons_from))
+        if changes.lessons:
+            batch.put(LESSON + _number(position.lessons_to - 1), _encoder.encode(changes.lessons))
+        batch.put(POSITION, _encoder.encode(position))
+        self._store.write(batch)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._store.close()
+
+
+def _opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_total_wal_size(WAL_BYTES_MAX)
+    options.set_keep_log_file_num(2)
+    end = time.monotonic() + OPEN_SECONDS_MAX
+    while True:
+        try:
+            return Rdict(str(folder), options)
+        except Exception as error:
+            if "lock" not in str(error).lower() or time.monotonic() > end:
+                raise InputError(f"cannot open the store {folder}: {error}") from error
+            time.sleep(RETRY_SECONDS)
