@@ -92,10 +92,11 @@ class Organic(Struct, frozen=True, tag_field="kind", tag="organic", kw_only=True
         check_ids(self.event_id, self.user, self.item, self.action)
 
 
-class ItemUpdate(Struct, frozen=True, kw_only=True):
+class ItemUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is known of an item; a later update of the same item takes the place of this one.
 
     `available_ms` is when it may first be shown (null: at once); `blocked` says that it may not be.
+    A field that is not known is refused: what else there is to say belongs into `attributes`.
     """
 
     item: str

@@ -59,11 +59,16 @@ def loosely_keyed(topic: str, value: bytes) -> Keyed:
 
 
 def schema(topic: str) -> dict[str, Any]:
-    """The JSON Schema of a topic's values, whole in itself."""
+    """The JSON Schema of a topic's values, whole in itself.
+
+    It says shapes; how long an id may be and how numbers belong together is checked by reading alone.
+    """
     written, definitions = msgspec.json.schema_components([TYPES[topic]])
     about = {"$schema": DIALECT, "$id": f"urn:feedloom:{topic}:{SCHEMA}", "version": SCHEMA}
     for definition in definitions.values():
         definition["description"] = cleandoc(definition.get("description", ""))
+        if "schema" in definition.get("properties", {}):
+            definition["properties"]["schema"]["const"] = SCHEMA
     return about | written[0] | {"$defs": definitions}
 
 
