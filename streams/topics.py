@@ -3,6 +3,7 @@
 This module and streams/tools.py are the only ones that know kafka-python.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Literal, NamedTuple
@@ -137,6 +138,7 @@ def create(settings: Settings, partitions: int, replication: int) -> Created:
         found = _found(client, settings)
         _refuse_other_counts(settings, found, partitions)  # somebody else may have made them meanwhile
         repaired = _repair(client, settings, found)
+        _wait_until_set(client, settings)
     made = [settings.topic(spec.name) for spec in missing]
     there = [settings.topic(name) for name in before if settings.topic(name) not in repaired]
     return Created(made, repaired, there)
@@ -225,18 +227,32 @@ def _make(client: Any, settings: Settings, specs: list[TopicSpec], parts: int, r
 
 
 def _repair(client: Any, settings: Settings, found: dict[str, _Found]) -> dict[str, dict[str, str]]:
-    """Set the options that are not as wanted; they, by full name of the topic."""
-    wanted = {
-        settings.topic(spec.name): unsuited
-        for spec in TOPICS
-        if spec.name in found and (unsuited := _unsuited(spec, found[spec.name]))
-    }
+    """Set the options that are not as wanted; returns these."""
+    wanted = _unsuited_topics(settings, found)
     if wanted:
         asked = [ConfigResource("topic", name, dict(options)) for name, options in wanted.items()]
         for name, result in client.alter_configs(asked)["topic"].items():
             if result != "OK":
                 raise InputError(f"Kafka did not set {wanted[name]} on topic {name}: {result}")
     return wanted
+
+
+def _wait_until_set(client: Any, settings: Settings) -> None:
+    """A broker may see an option a moment after the controller has taken it."""
+    end = time.monotonic() + REQUEST_MS_MAX / 1000
+    while unsuited := _unsuited_topics(settings, _found(client, settings)):
+        if time.monotonic() > end:
+            raise InputError(f"Kafka took {unsuited} and does not show it: look at `feedloom topics describe`")
+        time.sleep(0.05)
+
+
+def _unsuited_topics(settings: Settings, found: dict[str, _Found]) -> dict[str, dict[str, str]]:
+    """The options that are not as wanted, by full name of the topic."""
+    return {
+        settings.topic(spec.name): unsuited
+        for spec in TOPICS
+        if spec.name in found and (unsuited := _unsuited(spec, found[spec.name]))
+    }
 
 
 def _unsuited(spec: TopicSpec, found: _Found) -> dict[str, str]:
