@@ -94,7 +94,8 @@ def send_command(
     """
     settings = chosen_settings(bootstrap)
     bytes_max = RECORD_BYTES_MAX if raw else longest(topic, settings)
-    place = "standard input" if file.name in ("-", "<stdin>") else file.name
+    name = getattr(file, "name", "-")
+    place = "standard input" if name in ("-", "<stdin>") else name
     key_of = partial(loosely_keyed if raw else keyed, topic)
     read = partial(read_lines, place=place, bytes_max=bytes_max, read=key_of)
     try:
