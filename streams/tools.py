@@ -97,7 +97,7 @@ def tail(
     places = [TopicPartition(topic, part) for part in range(partition_count(settings, name))]
     key = None if user is None else user.encode()
     options = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}  # old records go meanwhile
-    limits = {"request_timeout_ms": REQUEST_MS_MAX, "allow_auto_create_topics": False}
+    limits = {"request_timeout_ms": REQUEST_MS_MAX, "allow_auto_create_topics": False, "enable_auto_commit": False}
     with connection(KafkaConsumer, settings, **options, **limits) as consumer:
         ends = consumer.end_offsets(places)
         consumer.assign(places)
