@@ -102,5 +102,26 @@ class Tick(Struct, frozen=True, tag_field="kind", tag="tick", kw_only=True):
         check_schema(self.schema)
 
 
+class ItemUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that is known of an item; a later update of the same item takes the place of this one.
+
+    `available_ms` is when it may first be shown (null: at once); `blocked` says that it may not be.
+    A field that is not known is refused: what else there is to say belongs into `attributes`.
+    """
+
+    item: str
+    attributes: dict[str, str | int | float | bool | list[str]] = {}
+    creator: str | None = None
+    published_ms: int | None = None
+    available_ms: int | None = None
+    blocked: bool = False
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse empty ids."""
+        check_schema(self.schema)
+        check_ids(self.item, *([] if self.creator is None else [self.creator]))
+
+
 Reaction: TypeAlias = Seen | Acted | Organic
 Event: TypeAlias = Request | Reaction

@@ -17,6 +17,7 @@ from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.doctor import examine
 from feedloom.interaction_log import read_items, read_log
+from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
 from feedloom.report import print_table, write_report
 from feedloom.simulation_report import print_scoreboard, write_simulation
@@ -254,6 +255,10 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
             click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
     if not all(check.ok for check in checks):
         sys.exit(1)
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> None:

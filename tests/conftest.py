@@ -1,12 +1,14 @@
 """What all tests share: the examples of properties, and Apache Kafka, started once for those that ask for it."""
 
 import os
+import uuid
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from scripts.kafka_broker import Cluster, cluster, unavailable
+from streams.settings import Settings
 
 # Every property is tried on the same examples in every run, so that a failure can be met again.
 # No deadline: the first example of a property may wait for a compiler. 100 examples are Hypothesis's own.
@@ -54,3 +56,12 @@ def kafka() -> Iterator[Cluster]:
     """One broker for the whole run."""
     with cluster() as running:
         yield running
+
+
+@pytest.fixture
+def own(kafka: Cluster, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings whose topics are this test's alone; commands find them in the environment."""
+    prefix = f"t{uuid.uuid4().hex[:12]}."
+    monkeypatch.setenv("FEEDLOOM_BOOTSTRAP", kafka.bootstrap)
+    monkeypatch.setenv("FEEDLOOM_TOPIC_PREFIX", prefix)
+    return Settings(bootstrap=kafka.bootstrap, topic_prefix=prefix)
