@@ -21,6 +21,7 @@ from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
 from feedloom.report import print_table, write_report
 from feedloom.simulation_report import print_scoreboard, write_simulation
+from feedloom.worker_command import worker
 from simulator.backtest import backtest, policy_of_logs
 from simulator.closed_loop import ACTION
 from simulator.interactions import Interaction
@@ -257,7 +258,7 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, worker):
     cli.add_command(command)
 
 

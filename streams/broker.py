@@ -83,12 +83,9 @@ def group_member(settings: Settings, listener: Rebalanced, topics: Sequence[str]
 
 async def whole_topic(settings: Settings, topic: str) -> tuple[Consumer, dict[Place, int]]:
     """A reader of all of a topic, without a group, and where the topic ended when it began."""
-    consumer = _consumer(settings)
+    consumer = _consumer(settings, settings.topic(topic))
     await consumer.start()
-    name = settings.topic(topic)
-    places = [Place(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
-    consumer.assign(places)
-    return consumer, await consumer.end_offsets(places)
+    return consumer, await consumer.end_offsets(list(consumer.assignment()))
 
 
 async def read_merged(
@@ -107,7 +104,7 @@ async def read_merged(
             consumer.seek(place, min(max(begin[place], first), ends[place]))
         heads: dict[Place, deque[ConsumerRecord]] = {place: deque() for place in begin}
         while await _refilled(consumer, heads, ends):
-            merged = []
+            merged: list[ConsumerRecord] = []
             while all(heads.values()) and len(merged) < CHUNK:
                 merged.append(min(heads.values(), key=lambda records: time_of(records[0])).popleft())
             yield merged
@@ -136,8 +133,9 @@ def plain(record: ConsumerRecord) -> Record:
     return Record(record.offset, record.timestamp, record.key, record.value)
 
 
-def _consumer(settings: Settings, **options: Any) -> Consumer:
+def _consumer(settings: Settings, *topics: str, **options: Any) -> Consumer:
     return Consumer(
+        *topics,
         bootstrap_servers=settings.bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

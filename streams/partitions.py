@@ -40,6 +40,7 @@ from streams.store import PartitionStore
 log = logging.getLogger(__name__)
 
 WAIT_MS = 50  # for records, when there are none
+TICK_SECONDS = 0.5  # at least, between two ticks of one partition
 RETRY_SECONDS = 1.0  # after the broker refused something
 
 
@@ -66,7 +67,8 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._stores: dict[int, PartitionStore] = {}
         self._assigned: set[int] = set()
         self._pending: dict[Place, deque[ConsumerRecord]] = {}
-        self._quiet_since: dict[int, float] = {}
+        self._quiet_since: dict[int, float] = {}  # since the latest reaction came
+        self._ticked: dict[int, float] = {}
         self._turning = asyncio.Lock()  # held while records and state belong together
         self._next = 0  # of the partitions whose reactions are turned
         self._offsets_due = 0.0
@@ -153,7 +155,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             self._consumer.seek(Place(topic, number), offset)
             self._pending[Place(topic, number)] = deque()
         self._stores[number], self.owned[number] = store, partition
-        self._quiet_since[number] = time.monotonic()
+        self._quiet_since[number] = self._ticked[number] = time.monotonic()
         log.info("partition %d is taken over at %s", number, position)
 
     async def _refold(self, partition: Partition) -> None:
@@ -223,7 +225,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         if now >= self._offsets_due:
             self._offsets_due = now + self._settings.offsets_every_ms / 1000.0
             await self._tell_offsets()
-            await self._tick(now)
+        await self._tick(now)
 
     async def _work(self, touched: set[int]) -> None:
         """Requests of all partitions, reactions of the next; acknowledged, then kept."""
@@ -293,11 +295,16 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             log.info("the broker was not told our offsets: %r", error)
 
     async def _tick(self, now: float) -> None:
-        """Move the clock of partitions whose users are silent, so that what is due closes and versions go on."""
-        after = self._settings.tick_after_ms / 1000.0
-        for number in self.owned:
-            if now - self._quiet_since[number] >= after:
-                self._quiet_since[number] = now
+        """Move the clock of partitions whose users are silent, so that what is due closes and versions go on.
+
+        By the log's own time, as far as it is known: a tick is due when a population version is.
+        """
+        every_ms = self._policy.population.every_ms
+        for number, partition in self.owned.items():
+            position = partition.position
+            log_ms = position.clock_ms + 1000.0 * (now - self._quiet_since[number])
+            if log_ms // every_ms > position.version and now >= self._ticked[number] + TICK_SECONDS:
+                self._ticked[number] = now
                 with suppress(KafkaError):  # the next one will do
                     await self._producer.send(Message("feedback", None, encode(Tick()), partition=number))
 

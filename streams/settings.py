@@ -31,7 +31,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     users_cached: int = 20_000  # decoded user states that a partition keeps in memory
     session_ms: int = 10_000  # a worker that is silent for so long has left
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; they are for lag tools alone
-    tick_after_ms: int = 5_000  # a partition whose reactions are silent for so long gets a tick of the clock
 
     def __post_init__(self) -> None:
         """Refuse limits of nothing."""

@@ -79,5 +79,8 @@ def _decode_item(value: bytes) -> ItemUpdate:
         raise InputError(f"not an item: {error}") from error
 
 
-def _user(value: Value) -> str:
+def _user(value: Value) -> str | None:
+    """Whom a value is about; None of a tick, which is about a partition."""
+    if isinstance(value, Tick):
+        return None
     return value.request.user if isinstance(value, Decision) else value.user

@@ -6,7 +6,10 @@ group would split the shared topics too, is not started.
 """
 
 import asyncio
+import logging
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 import faust
 from faust.app.base import BootStrategy
@@ -20,50 +23,72 @@ from streams.settings import read_settings
 from streams.topics import check
 
 
-class OurServicesOnly(BootStrategy):  # type: ignore[misc]  # Faust's types are not exported
+class OurServicesOnly(BootStrategy):
     """No consumer, producer or web server of Faust's own."""
 
     enable_kafka = False
     enable_web = False
 
 
-class App(faust.App):  # type: ignore[misc]
+class App(faust.App):
     """A Faust app that hosts services."""
 
     BootStrategy = OurServicesOnly
 
+    async def on_first_start(self) -> None:
+        """Make no folders: Faust keeps no tables here."""
 
+
+for name in ("aiokafka", "kafka"):  # the clients' ways are of no interest while they go well
+    logging.getLogger(name).setLevel(logging.WARNING)
 settings = read_settings()
 policy = read_policy(settings.policy) if settings.policy else Policy()
 facts = FactsReader(settings, policy)
 app = App(
     settings.group,
     broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
-    datadir=str(settings.state_folder / "faust"),
     web_enabled=False,
     worker_redirect_stdouts=False,
 )
 
 
+class Hosted(Service):
+    """A service whose work goes on until the worker stops; if it fails, so does the worker."""
+
+    async def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Go on with this beside everything else."""
+        self._work = asyncio.create_task(work)
+        self._work.add_done_callback(self._ended)
+
+    def _ended(self, work: "asyncio.Task[None]") -> None:
+        """A worker that cannot go on says so and ends; another one takes its partitions."""
+        if not work.cancelled() and (error := work.exception()):
+            self.add_future(self.crash(error))
+
+    async def end(self) -> None:
+        """Let the work come to its end."""
+        self._work.cancel()
+        with suppress(asyncio.CancelledError, Exception):  # what it failed of has been said
+            await self._work
+
+
 @app.service
-class FactsService(Service):  # type: ignore[misc]
+class FactsService(Hosted):
     """Reads the shared facts: whole before anything is answered, then as they change."""
 
     async def on_start(self) -> None:
         """Read all there is."""
         await facts.start()
-
-    @Service.task
-    async def _run(self) -> None:
-        await facts.run()
+        await self.begin(facts.run())
 
     async def on_stop(self) -> None:
         """Let go of the topic."""
+        await self.end()
         await facts.stop()
 
 
 @app.service
-class PartitionsService(Service):  # type: ignore[misc]
+class PartitionsService(Hosted):
     """Turns this worker's partitions."""
 
     async def on_start(self) -> None:
@@ -71,17 +96,9 @@ class PartitionsService(Service):  # type: ignore[misc]
         partitions = await asyncio.to_thread(check, settings)
         self.partitions = Partitions(settings, policy, facts, partitions)
         await self.partitions.start()
-        self._running = asyncio.create_task(self.partitions.run())
-        self._running.add_done_callback(self._ended)
-
-    def _ended(self, running: "asyncio.Task[None]") -> None:
-        """A worker that cannot go on says so and ends; another one takes its partitions."""
-        if not running.cancelled() and (error := running.exception()):
-            self.add_future(self.crash(error))
+        await self.begin(self.partitions.run())
 
     async def on_stop(self) -> None:
         """Finish the turn, then leave."""
-        self._running.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await self._running
+        await self.end()
         await self.partitions.stop()
