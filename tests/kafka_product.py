@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from uuid import uuid4
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
 
 from scripts.kafka_broker import Cluster
 from streams.settings import Settings
@@ -80,7 +81,9 @@ class Product:
         self.send("requests", user, {"kind": "request", **request})
 
     @contextmanager
-    def worker(self, failpoint: str = "", **environment: str) -> Iterator[subprocess.Popen]:
+    def worker(
+        self, failpoint: str = "", command: Sequence[str] = ("feedloom", "worker"), **environment: str
+    ) -> Iterator[subprocess.Popen]:
         """A worker process; it is killed at the end if it still runs."""
         settings = self.settings
         given = {
@@ -95,7 +98,7 @@ class Product:
         }
         with (self.folder / "worker.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "feedloom", "worker"],
+                [sys.executable, "-m", *command],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **given, **environment},
@@ -112,7 +115,10 @@ class Product:
 
     def committed(self) -> dict[TopicPartition, int]:
         """How far the group says it has come."""
-        (of_group,) = self._admin.list_group_offsets({self.settings.group: None}).values()
+        try:
+            (of_group,) = self._admin.list_group_offsets({self.settings.group: None}).values()
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):  # of a broker that just began
+            return {}
         return {place: known.offset for place, known in of_group.items()}
 
     def wait_until_worked_off(self) -> None:
