@@ -241,7 +241,7 @@ def test_what_the_population_was_taught_is_what_the_users_taught(product: Produc
     """Closed by ticks alone after everybody has left, and through a kill."""
     life = Life(product, SEED + 1)
     life.start()
-    with product.worker("after-batch:60") as process:
+    with product.worker("inside-batch:30") as process:
         assert process.wait(40) == -signal.SIGKILL, product.log()
     life.stop()
     with product.worker() as process:
