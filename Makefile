@@ -26,7 +26,7 @@ check: setup  ## lint, format, types and the one-way imports
 	@$(RUN) mypy
 	@.venv/bin/lint-imports --no-logo
 
-proof: setup  ## run the closed loop over many seeds, for most of an hour; needs the extra `bench`
+proof: setup  ## run the closed loop over many seeds, for most of an hour; needs the extra `bench`; ARGS=--ours is quicker
 	@.venv/bin/python scripts/proof_simulation.py $(ARGS)
 
 wheel: setup  ## build the wheel, install it elsewhere and try it
