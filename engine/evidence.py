@@ -21,9 +21,13 @@ AS_RECORDED: Mapping[Cell, Delay] = {}
 HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
 
 
-def half_lives(at_ms: int, served: int, memory: MemoryPolicy) -> float:
-    """A moment of a pool's evidence, in half-lives: `served` of the user's slots were the pool's by then."""
-    return at_ms / memory.half_life_ms + served / memory.half_life_slots
+def half_lives(since_ms: int, since_served: int, now_ms: int, served: int, memory: MemoryPolicy) -> float:
+    """The age of a pool's evidence: from a moment, when `since_served` of the user's slots were the pool's, to now.
+
+    Differences are taken first, of whole numbers: milliseconds since the epoch, in half-lives, would leave too few
+    digits.
+    """
+    return (now_ms - since_ms) / memory.half_life_ms + (served - since_served) / memory.half_life_slots
 
 
 def evidence_at(
@@ -34,39 +38,36 @@ def evidence_at(
     Open decisions are read with the delays `believed` now, and where it names none with those they were made
     with: these are a window old, and of a new pool were no more than a guess.
     """
-    now = {pool: half_lives(now_ms, served, memory) for pool, served in state.served.items()}
     sums: Sums = {}
     for cell, closed in state.closed.items():
-        factor = exp2(closed.landmark - now[cell[0]])
+        factor = exp2(-half_lives(closed.landmark_ms, closed.served, now_ms, state.served[cell[0]], memory))
         sums[cell] = [factor * closed.successes, factor * closed.exposure]
     for row in state.ledger.values():
-        _add(sums, row, now_ms, memory, now, believed)
+        weights = {
+            pool: exp2(-half_lives(row.at_ms, row.served[pool], now_ms, state.served[pool], memory))
+            for pool in row.tallies
+        }
+        _add(sums, row, now_ms, weights, believed)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
-def matured(row: LedgerRow, memory: MemoryPolicy) -> dict[Cell, Tally]:
+def matured(row: LedgerRow) -> dict[Cell, Tally]:
     """S and E * F(age) by (pool, action) of a row that takes no more reactions, by the delays it was made with.
 
     Its age is that of its end, so that these delays matter little to a row that was open for a whole window.
     """
     sums: Sums = {}
-    at_its_time = {pool: half_lives(row.at_ms, served, memory) for pool, served in row.served.items()}
-    _add(sums, row, row.until_ms, memory, at_its_time, AS_RECORDED)
+    _add(sums, row, row.until_ms, dict.fromkeys(row.tallies, 1.0), AS_RECORDED)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
 def _add(
-    sums: Sums,
-    row: LedgerRow,
-    now_ms: int,
-    memory: MemoryPolicy,
-    now: Mapping[str, float],
-    believed: Mapping[Cell, Delay],
+    sums: Sums, row: LedgerRow, now_ms: int, weights: Mapping[str, float], believed: Mapping[Cell, Delay]
 ) -> None:
-    """The inner loop of reading a state: once per open row."""
+    """The inner loop of reading a state: once per open row; `weights` are by pool."""
     age_ms = min(now_ms, row.until_ms) - row.at_ms
     for pool, tallies in row.tallies.items():
-        weight = exp2(half_lives(row.at_ms, row.served[pool], memory) - now[pool])
+        weight = weights[pool]
         for action, tally, recorded in zip(row.actions, tallies, row.delays[pool], strict=True):
             cell = (pool, action)
             amounts = sums.get(cell)
@@ -80,21 +81,26 @@ def with_closed(state: UserState, row: LedgerRow, terms: Mapping[Cell, Tally], m
     """Add the terms of a row that closes to the closed evidence."""
     closed = dict(state.closed)
     for cell, term in terms.items():
-        moment = half_lives(row.at_ms, row.served[cell[0]], memory)
-        old = _rebased(closed.get(cell, ClosedTally(0.0, 0.0, moment)), moment)
-        weight = exp2(moment - old.landmark)
+        served = row.served[cell[0]]
+        old = closed.get(cell, ClosedTally(0.0, 0.0, row.at_ms, served))
+        old = _rebased(old, row.at_ms, served, memory)
+        weight = exp2(half_lives(old.landmark_ms, old.served, row.at_ms, served, memory))
         closed[cell] = ClosedTally(
-            old.successes + weight * term.successes, old.exposure + weight * term.exposure, old.landmark
+            old.successes + weight * term.successes,
+            old.exposure + weight * term.exposure,
+            old.landmark_ms,
+            old.served,
         )
     return replace(state, closed=closed)
 
 
-def _rebased(closed: ClosedTally, moment: float) -> ClosedTally:
+def _rebased(closed: ClosedTally, at_ms: int, served: int, memory: MemoryPolicy) -> ClosedTally:
     """Move the landmark when a term would be too far from it; the evidence at any moment stays the same."""
-    if moment - closed.landmark <= HALF_LIVES_MAX:
+    since = half_lives(closed.landmark_ms, closed.served, at_ms, served, memory)
+    if since <= HALF_LIVES_MAX:
         return closed
-    factor = exp2(max(closed.landmark - moment, -1000.0))
-    return ClosedTally(factor * closed.successes, factor * closed.exposure, moment)
+    factor = exp2(-min(since, 1000.0))
+    return ClosedTally(factor * closed.successes, factor * closed.exposure, at_ms, served)
 
 
 NOTHING = Tally()

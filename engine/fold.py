@@ -77,7 +77,7 @@ def _close_oldest(state: UserState, memory: MemoryPolicy) -> tuple[UserState, tu
     request_id, row = next(iter(state.ledger.items()))
     ledger = dict(state.ledger)
     del ledger[request_id]
-    terms = matured(row, memory)
+    terms = matured(row)
     state = with_closed(replace(state, ledger=ledger), row, terms, memory)
     if not row.newcomer:
         return state, ()

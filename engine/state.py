@@ -25,11 +25,15 @@ class Tally(Struct, frozen=True, gc=False, array_like=True):
 
 
 class ClosedTally(Struct, frozen=True, gc=False, array_like=True):
-    """S and E of closed decisions, each term weighted by 2 ** (its moment - landmark), moments in half-lives."""
+    """S and E of closed decisions, each term weighted by 2 to the half-lives between a landmark and its moment.
+
+    The landmark is a moment: a time of the log, and how many of the user's slots were the pool's by then.
+    """
 
     successes: float
     exposure: float
-    landmark: float
+    landmark_ms: int
+    served: int
 
 
 class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
