@@ -5,6 +5,7 @@ twice, in any order, or before their decision, and the sums end the same.
 """
 
 from bisect import bisect
+from collections.abc import Mapping
 from itertools import islice
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from engine.state import (
     PriorLesson,
     Reacted,
     ReactionLesson,
+    Tally,
     UserState,
     ViewLesson,
     Waiting,
@@ -167,10 +169,13 @@ def _see(state: UserState, row: LedgerRow, seen: Seen) -> Folded:
     if row.seen & bit:
         return Folded(state, (), "duplicate")
     lessons = tuple(
-        _view_lesson(row, seen.slot, action, 1.0 if row.acted.get(action, 0) & bit else 0.0, 1.0, None)
-        for action in row.actions
+        [
+            _view_lesson(row, seen.slot, action, 1.0 if row.acted.get(action, 0) & bit else 0.0, 1.0, None)
+            for action in row.actions
+        ]
     )
-    return _credit(state, seen, replace(row, seen=row.seen | bit), lessons)
+    row = replace(row, seen=row.seen | bit, tallies=_with_lessons(row, seen.slot, lessons))
+    return Folded(_with_open(state, seen.request_id, row), lessons, "credited")
 
 
 def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int) -> Folded:
@@ -178,12 +183,12 @@ def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int) -> Folded:
     before = row.acted.get(acted.action, 0)
     if before & bit:
         return Folded(state, (), "duplicate")
-    row = replace(row, acted={**row.acted, acted.action: before | bit})
     counts = bool(row.seen & bit) and acted.action in row.actions
     delay_ms = max(at_ms - row.at_ms, 0)
     lessons = (_view_lesson(row, acted.slot, acted.action, 1.0, 0.0, delay_ms),) if counts else ()
-    done = _credit(state, acted, row, lessons)
-    return done if counts else Folded(done.state, (), "noted")
+    bits = {**row.acted, acted.action: before | bit}
+    row = replace(row, acted=bits, tallies=_with_lessons(row, acted.slot, lessons))
+    return Folded(_with_open(state, acted.request_id, row), lessons, "credited" if counts else "noted")
 
 
 def _view_lesson(
@@ -192,16 +197,20 @@ def _view_lesson(
     return ViewLesson((row.pools[slot], action), row.ranks[slot], successes, exposure, row.at_ms, delay_ms)
 
 
-def _credit(state: UserState, reaction: Seen | Acted, row: LedgerRow, lessons: tuple[ViewLesson, ...]) -> Folded:
-    """Keep the row, with what the lessons add to its sums; they are all of this slot's pool."""
-    if lessons:
-        pool, weight = row.pools[reaction.slot], row.weights[reaction.slot]
-        tallies = dict(zip(row.actions, row.tallies.get(pool, (NOTHING,) * len(row.actions)), strict=True))
-        for lesson in lessons:
-            action = lesson.cell[1]
-            tallies[action] = tallies[action].plus(lesson.successes, weight * lesson.exposure)
-        row = replace(row, tallies={**row.tallies, pool: tuple(tallies.values())})
-    return Folded(replace(state, ledger={**state.ledger, reaction.request_id: row}), lessons, "credited")
+def _with_lessons(row: LedgerRow, slot: int, lessons: tuple[ViewLesson, ...]) -> Mapping[str, tuple[Tally, ...]]:
+    """The sums of a row with what was learned of one slot."""
+    if not lessons:
+        return row.tallies
+    pool, weight = row.pools[slot], row.weights[slot]
+    tallies = list(row.tallies.get(pool) or [NOTHING] * len(row.actions))
+    for lesson in lessons:
+        place = row.actions.index(lesson.cell[1])
+        tallies[place] = tallies[place].plus(lesson.successes, weight * lesson.exposure)
+    return {**row.tallies, pool: tuple(tallies)}
+
+
+def _with_open(state: UserState, request_id: str, row: LedgerRow) -> UserState:
+    return replace(state, ledger={**state.ledger, request_id: row})
 
 
 def _remember(state: UserState, reaction: Acted | Organic, at_ms: int, memory: MemoryPolicy) -> Folded:

@@ -88,7 +88,10 @@ class Sums:
         self.records += 1
 
     def _absorb_view(self, lesson: ViewLesson, policy: Policy) -> None:
-        self.ranks.setdefault(lesson.cell, RankTallies()).add(lesson.rank, lesson.successes, lesson.exposure)
+        ranks = self.ranks.get(lesson.cell)
+        if ranks is None:
+            ranks = self.ranks[lesson.cell] = RankTallies()
+        ranks.add(lesson.rank, lesson.successes, lesson.exposure)
         if lesson.delay_ms is not None:
             tallies = self.delays.setdefault(lesson.cell, DelayTallies(policy.memory.window_ms))
             tallies.add(lesson.at_ms, lesson.delay_ms)
@@ -159,10 +162,10 @@ def _delta(sums: Sums, policy: Policy) -> float:
     tried = [sums.ranks[cell] for cell in cells if cell in sums.ranks]
     if not tried or policy.blend.returns != "fitted":
         return 1.0
-    counts = np.zeros((2, len(tried), max(tallies.exposure.size for tallies in tried)))
+    counts = np.zeros((2, len(tried), max(len(tallies.exposure) for tallies in tried)))
     for arm, tallies in enumerate(tried):
-        counts[0, arm, : tallies.successes.size] = tallies.successes
-        counts[1, arm, : tallies.exposure.size] = tallies.exposure
+        counts[0, arm, : len(tallies.successes)] = tallies.successes
+        counts[1, arm, : len(tallies.exposure)] = tallies.exposure
     return fitted_delta(counts[0], counts[1], policy.blend.delta_one_chance)
 
 

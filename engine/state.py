@@ -10,8 +10,10 @@ from engine.events import Acted, Seen
 
 Cell: TypeAlias = tuple[str, str]  # (pool, action)
 
+# gc=False: no value here can be part of a cycle, and there are many.
 
-class Tally(Struct, frozen=True, array_like=True):
+
+class Tally(Struct, frozen=True, gc=False, array_like=True):
     """S and E of one (pool, action): examined views followed by the action, and examined views."""
 
     successes: float = 0.0
@@ -22,7 +24,7 @@ class Tally(Struct, frozen=True, array_like=True):
         return Tally(self.successes + successes, self.exposure + exposure)
 
 
-class ClosedTally(Struct, frozen=True, array_like=True):
+class ClosedTally(Struct, frozen=True, gc=False, array_like=True):
     """S and E of closed decisions, each term weighted by 2 ** (its moment - landmark), moments in half-lives."""
 
     successes: float
@@ -30,7 +32,7 @@ class ClosedTally(Struct, frozen=True, array_like=True):
     landmark: float
 
 
-class LedgerRow(Struct, frozen=True, array_like=True):
+class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     """An open decision: what stood in each slot, and what is known of it so far.
 
     It takes reactions that enter the log until `until_ms`; `slots` is how many were asked for. `weights` is what a
@@ -56,7 +58,7 @@ class LedgerRow(Struct, frozen=True, array_like=True):
     tallies: Mapping[str, tuple[Tally, ...]] = {}
 
 
-class Reacted(Struct, frozen=True, array_like=True, order=True):
+class Reacted(Struct, frozen=True, gc=False, array_like=True, order=True):
     """One reaction in a user's history, ordered by (event time, event id)."""
 
     at_ms: int
@@ -65,14 +67,14 @@ class Reacted(Struct, frozen=True, array_like=True, order=True):
     action: str
 
 
-class Waiting(Struct, frozen=True, array_like=True):
+class Waiting(Struct, frozen=True, gc=False, array_like=True):
     """A reaction that came before its decision."""
 
     at_ms: int
     reaction: Seen | Acted
 
 
-class UserState(Struct, frozen=True, kw_only=True):
+class UserState(Struct, frozen=True, gc=False, kw_only=True):
     """A user's state: a value. `fold` makes the next one; nothing in it is ever changed in place.
 
     `closed` is the evidence of closed decisions by (pool, action); `ledger` holds the open ones by request id,
@@ -88,7 +90,7 @@ class UserState(Struct, frozen=True, kw_only=True):
     taught: Mapping[Cell, Tally] = {}
 
 
-class ViewLesson(Struct, frozen=True, array_like=True, tag="view"):
+class ViewLesson(Struct, frozen=True, gc=False, array_like=True, tag="view"):
     """What the population learns at once from a view or an action: counts by rank, and how long it took.
 
     `rank` is the item's place among those of its pool in the feed. `at_ms` is the decision's time; `delay_ms`
@@ -103,14 +105,14 @@ class ViewLesson(Struct, frozen=True, array_like=True, tag="view"):
     delay_ms: int | None
 
 
-class PriorLesson(Struct, frozen=True, array_like=True, tag="prior"):
+class PriorLesson(Struct, frozen=True, gc=False, array_like=True, tag="prior"):
     """What the population's prior learns from a newcomer's closed decision: S and E of one (pool, action)."""
 
     cell: Cell
     tally: Tally
 
 
-class ReactionLesson(Struct, frozen=True, array_like=True, tag="reaction"):
+class ReactionLesson(Struct, frozen=True, gc=False, array_like=True, tag="reaction"):
     """What the population learns of an item: somebody whose earlier reactions are `before` did this with it."""
 
     item: str

@@ -77,7 +77,7 @@ def record_of(sums: Sums, partition: int, since: int, version: int, window_ms: i
         at_ms=sums.at_ms,
         records=sums.records,
         newcomers=list(sums.newcomers.items()),
-        ranks=[RanksRecord(cell, t.successes.tolist(), t.exposure.tolist()) for cell, t in sums.ranks.items()],
+        ranks=[RanksRecord(cell, list(t.successes), list(t.exposure)) for cell, t in sums.ranks.items()],
         delays=[DelaysRecord(cell, *t.exported()) for cell, t in sums.delays.items()],
         items=list(sums.items),
         first_ms=list(sums.first_ms),

@@ -3,7 +3,6 @@
 import numpy as np
 
 from blending.delay import Delay, fitted_delay
-from blending.types import FloatArray
 
 GROUPS = 8  # of one window, by which actions whose views are still young are told apart
 OLD = -1  # the group of all decisions whose window has passed, in what is exported
@@ -11,11 +10,11 @@ INSTANT_MS = 1000  # an action within a second of its feed came at once
 
 
 class RankTallies:
-    """Successes and examined views of the k-th item of a pool in its feed; both of shape (ranks,)."""
+    """Successes and examined views of the k-th item of a pool in its feed; lists with an entry per rank."""
 
     def __init__(self) -> None:
-        self.successes: FloatArray = np.zeros(0)
-        self.exposure: FloatArray = np.zeros(0)
+        self.successes: list[float] = []
+        self.exposure: list[float] = []
 
     def add(self, rank: int, successes: float, exposure: float) -> None:
         """Count a view or an action."""
@@ -25,15 +24,14 @@ class RankTallies:
 
     def merge(self, successes: list[float], exposure: list[float]) -> None:
         """Add the counts of another partition."""
-        self._make_room(len(successes))
-        self.successes[: len(successes)] += successes
-        self.exposure[: len(exposure)] += exposure
+        for rank, amounts in enumerate(zip(successes, exposure, strict=True)):
+            self.add(rank, *amounts)
 
     def _make_room(self, ranks: int) -> None:
-        missing = ranks - self.exposure.size
+        missing = ranks - len(self.exposure)
         if missing > 0:
-            self.successes = np.pad(self.successes, (0, missing))
-            self.exposure = np.pad(self.exposure, (0, missing))
+            self.successes += [0.0] * missing
+            self.exposure += [0.0] * missing
 
 
 class DelayTallies:

@@ -23,7 +23,6 @@ from streams.tools import RECORD_BYTES_MAX, LineError, Start, read_lines, send, 
 from streams.topics import MEBIBYTE, TOPICS, TopicRow, create, describe
 from streams.values import TYPES, keyed, loosely_keyed, schema
 
-Command = Callable[..., None]
 TOPIC = click.Choice([spec.name for spec in TOPICS])
 UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 NAMED_STARTS: dict[str, Start] = {"earliest": "earliest", "latest": "latest"}
@@ -33,7 +32,7 @@ COLUMNS = ("topic", "partitions", "replication", "cleanup", "timestamp", "begin"
 bootstrap_option = click.option(
     "--bootstrap",
     metavar="HOST:PORT,…",
-    help="Brokers to begin with; default: the settings'.",
+    help="Brokers to begin with; default: FEEDLOOM_BOOTSTRAP, or the settings file's.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
@@ -79,7 +78,7 @@ def describe_command(bootstrap: str | None, *, as_json: bool) -> None:
 
 
 @click.command("send")
-@click.argument("topic", type=TOPIC)
+@click.argument("topic", metavar="TOPIC", type=TOPIC)
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--raw", is_flag=True, help="Send the lines as they are, valid or not.")
 @click.option("--stream", "as_lines_come", is_flag=True, help="Send each line when it comes; end at a bad one.")
@@ -118,7 +117,7 @@ def show_sent(topic: str, sent: dict[int, int], *, as_json: bool) -> None:
 
 
 @click.command("tail")
-@click.argument("topic", type=TOPIC)
+@click.argument("topic", metavar="TOPIC", type=TOPIC)
 @click.option(
     "--from", "start", default="earliest", show_default=True, help="earliest, latest, ts=TIME or last=DURATION."
 )
@@ -212,7 +211,7 @@ def start_of(text: str) -> Start:
 
 def time_ms(text: str) -> int | None:
     """The milliseconds of a number or of a date; None if it is neither."""
-    if re.fullmatch(r"[0-9]+", text):
+    if re.fullmatch(r"[0-9]{1,19}", text):
         return int(text)
     try:
         date = datetime.fromisoformat(text)

@@ -108,6 +108,7 @@ class Broker:
             "offsets.topic.num.partitions=1",
             "transaction.state.log.num.partitions=1",
             "group.initial.rebalance.delay.ms=0",
+            "group.min.session.timeout.ms=500",  # so that tests need not wait long for a member that was killed
             "auto.create.topics.enable=false",
             *options,
         ]

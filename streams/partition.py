@@ -10,7 +10,6 @@ from heapq import heapify, heappop, heappush
 from typing import Literal, NamedTuple
 
 import msgspec
-from msgspec.structs import replace
 
 from engine.decision import Decision
 from engine.errors import InputError
@@ -49,13 +48,14 @@ class Message(NamedTuple):
     partition: int | None = None
 
 
-class Counts(NamedTuple):
-    """What became of the inputs since the start."""
-
-    answered: int = 0
-    folded: int = 0
-    dead: int = 0
-    skipped: int = 0  # known already: redelivered, or asked again
+def warm_up(facts: Facts) -> None:
+    """Compile or load everything that answering needs, before somebody waits for it."""
+    items = ["a", "b"]
+    pools = {name: items for name, pool in facts.policy.pools.items() if pool.kind == "external"}
+    request = Request(request_id="warm-up", user="nobody", slots=2, candidates=pools)
+    decision = serve(NEWCOMER, request, gather(NEWCOMER, request, facts), 0)
+    adopted = fold(NEWCOMER, decision, 0, facts.policy.memory)
+    serve(adopted.state, request, gather(adopted.state, request, facts), 1)
 
 
 class Partition:
@@ -73,8 +73,7 @@ class Partition:
     ) -> None:
         """Go on where the store stands. Raises InputError if it was made with another number of partitions."""
         self.number = number
-        self.counts = Counts()
-        self.position = store.position() or Position(partitions)
+        self.position = store.position() or Position(partitions)  # moved on in place
         if self.position.partitions != partitions:
             raise InputError(
                 f"the state of partition {number} was made with {self.position.partitions} partitions and the "
@@ -112,13 +111,13 @@ class Partition:
     def answer(self, record: Record, facts: Facts) -> list[Message]:
         """Decide a request that has no decision yet."""
         if record.offset < self.position.requests:
-            return self._count(skipped=1)
-        self.position = replace(self.position, requests=record.offset + 1)
+            return []
+        self.position.requests = record.offset + 1
         try:
             request = self._read(record, Request)
             known = self.state(request.user).ledger.get(request.request_id)
             if known is not None and known.slots == request.slots:
-                return self._count(skipped=1)
+                return []
             if known is not None:
                 raise InputError(
                     f"request {request.request_id} of user {request.user} has a decision of {known.slots} slots "
@@ -130,15 +129,14 @@ class Partition:
             return self.dead_letter("requests", record, error)
         self._fold_decision(decision)
         offset = str(record.offset).encode()
-        self._count(answered=1)
         return [Message("feeds", record.key, encode(decision), ((REQUEST_OFFSET, offset),), self.number)]
 
     def react(self, record: Record) -> list[Message]:
         """Fold a reaction; its log time moves the clock, even if it cannot be read."""
         if record.offset < self.position.feedback:
-            return self._count(skipped=1)
+            return []
         messages = self._turn_clock(record.at_ms)
-        self.position = replace(self.position, feedback=record.offset + 1)
+        self.position.feedback = record.offset + 1
         try:
             reaction = self._read_reaction(record)
         except InputError as error:
@@ -147,14 +145,13 @@ class Partition:
             folded = fold(self.state(reaction.user), reaction, record.at_ms, self._policy.memory)
             self._users[reaction.user] = folded.state
             self._absorb(folded.lessons)
-            self._count(folded=1)
         return messages
 
     def adopt(self, record: Record, headers: Mapping[str, bytes]) -> list[Message]:
         """Fold a decision that is in `feeds` already; it was made before the state was lost or left behind."""
         if record.offset < self.position.feeds:
             return []
-        self.position = replace(self.position, feeds=record.offset + 1)
+        self.position.feeds = record.offset + 1
         try:
             decision = decode(record.value or b"")
             if not isinstance(decision, Decision):
@@ -163,12 +160,12 @@ class Partition:
         except (InputError, KeyError, ValueError) as error:
             return self.dead_letter("feeds", record, error)
         self._fold_decision(decision)
-        self.position = replace(self.position, requests=max(self.position.requests, asked + 1))
+        self.position.requests = max(self.position.requests, asked + 1)
         return []
 
     def sent(self, feeds_offset: int) -> None:
         """The decisions of this micro-batch stand in `feeds` up to before this offset."""
-        self.position = replace(self.position, feeds=feeds_offset)
+        self.position.feeds = max(self.position.feeds, feeds_offset)
 
     def commit(self) -> None:
         """Keep the micro-batch: users, due decisions, lessons and offsets in one write."""
@@ -190,7 +187,6 @@ class Partition:
             ("feedloom.offset", str(record.offset).encode()),
             ("feedloom.reason", str(error)[:REASON_LENGTH_MAX].encode(errors="backslashreplace")),
         )
-        self._count(dead=1)
         return [Message("dead-letters", record.key, record.value, headers)]
 
     def _read(self, record: Record, kind: type[Request]) -> Request:
@@ -241,7 +237,7 @@ class Partition:
         kept = [shortened(lesson, self._policy) for lesson in lessons]
         self._sums.absorb(kept, self.position.clock_ms, self._policy)
         self._lessons.append((self.position.clock_ms, kept))
-        self.position = replace(self.position, lessons_to=self.position.lessons_to + 1)
+        self.position.lessons_to += 1
 
     def _turn_clock(self, at_ms: int) -> list[Message]:
         """Close what is due; where the clock passes a population version, the sums of before it are to be sent."""
@@ -254,7 +250,7 @@ class Partition:
             self._close_due(version * every_ms)
             messages = [self._sums_at(version)]
         self._close_due(at_ms)
-        self.position = replace(self.position, clock_ms=at_ms)
+        self.position.clock_ms = at_ms
         return messages
 
     def _close_due(self, at_ms: int) -> None:
@@ -271,10 +267,5 @@ class Partition:
         record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
         self._new_sums = msgspec.json.encode(record)
         self._lessons = []
-        self.position = replace(self.position, version=version, lessons_from=self.position.lessons_to)
+        self.position.version, self.position.lessons_from = version, self.position.lessons_to
         return Message("sums", str(self.number).encode(), self._new_sums, partition=self.number)
-
-    def _count(self, *, answered: int = 0, folded: int = 0, dead: int = 0, skipped: int = 0) -> list[Message]:
-        old = self.counts
-        self.counts = Counts(old.answered + answered, old.folded + folded, old.dead + dead, old.skipped + skipped)
-        return []

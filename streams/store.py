@@ -23,7 +23,7 @@ WAL_BYTES_MAX = 64 << 20
 USER, DUE, LESSON, SUMS, POSITION = b"u", b"d", b"l", b"s", b"p"  # what a key begins with
 
 
-class Position(Struct, frozen=True, array_like=True):
+class Position(Struct, array_like=True):
     """How far a partition has come: the next offset of each topic, of `partitions` that there are.
 
     `clock_ms` is the log time of the latest reaction, `version` the last population version that it has passed.

@@ -1,11 +1,16 @@
-"""The README's examples run as they are written, and its figures are those of the demo."""
+"""The examples in the README and the documentation run as they are written."""
 
+import json
+import os
 import re
+import shlex
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from engine.policy import Policy
+from scripts.kafka_broker import Cluster
 from streams.policy_file import read_policy
 
 ROOT = Path(__file__).parent.parent
@@ -50,3 +55,41 @@ def test_every_file_that_the_readme_links_to_is_there() -> None:
     links = re.findall(r"\]\(([^)]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_kafka_quickstarts_commands_lead_to_a_personalised_feed(kafka: Cluster, tmp_path: Path) -> None:
+    """All of it but `make`: the broker is that of the test run, and the topics' prefix is left as it is."""
+    text = (ROOT / "docs" / "quickstart-kafka.md").read_text()
+    (tmp_path / "quickstart.toml").write_text(blocks("toml", text)[0])
+    (tmp_path / "first_feed.py").write_text(blocks("python", text)[0])
+    lines = [line for block in blocks("sh", text) for line in block.splitlines()]
+    assert lines[:2] == ["make setup", "make kafka"]
+    environment = {**os.environ, "FEEDLOOM_BOOTSTRAP": kafka.bootstrap, "FEEDLOOM_SESSION_MS": "1000"}
+    assert lines[2].startswith("export FEEDLOOM_BOOTSTRAP=")
+    printed: dict[str, str] = {}
+    with ExitStack() as stack:
+        log = stack.enter_context((tmp_path / "log.txt").open("wb"))
+        for line in lines[3:]:
+            command = [sys.executable, *shlex.split(line)[1:]]
+            if command[3:4] == ["worker"]:
+                worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+                stack.callback(worker.wait)
+                stack.callback(worker.terminate)
+                continue
+            done = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=90
+            )
+            assert done.returncode == 0, f"{line}\n{done.stderr}\n{(tmp_path / 'log.txt').read_text()}"
+            printed[line] = done.stdout
+    told = printed[".venv/bin/python first_feed.py"].splitlines()
+    space, love = {"solaris", "gravity", "contact"}, {"casablanca", "brazil", "her"}
+    for line, taste in ((told[0], space), (told[1], love)):
+        similar = set(re.findall(r"(\w+) \(similar\)", line))
+        assert similar
+        assert similar <= taste
+    print(*told, sep="\n")
+    assert "alien" not in told[0]
+    assert "amelie" not in told[1]
+    assert re.search(r"Beta\(10\.0, 120\.0\) -> Beta\(1[01]\.[0-9], 120\.[0-9]\)", told[3])
+    decision = json.loads(printed[lines[-3]])["value"]
+    assert decision["request"]["user"] == "ann"

@@ -1,0 +1,190 @@
+"""One partition without a broker: where turns are cut changes nothing, and what was not kept is made again."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
+from engine.pools import Facts
+from engine.population import Sums, fit
+from streams.codec import decode, encode
+from streams.partition import Message, Partition, Record
+from streams.store import PartitionStore
+
+POLICY = Policy(
+    pools={"a": PoolPolicy("external"), "popular": PoolPolicy("popular")},
+    population=PopulationPolicy(every_ms=50),
+    memory=MemoryPolicy(window_ms=100, half_life_ms=1000, half_life_slots=20, history_max=5),
+    blend=BlendPolicy(epsilon=0.2),
+)
+FACTS = Facts(POLICY, fit(Sums(), POLICY))
+USERS = ("u", "v")
+Step = tuple[str, Record]
+
+
+def partition(folder: Path) -> tuple[Partition, PartitionStore]:
+    store = PartitionStore(folder)
+    return Partition(0, POLICY, store, partitions=1), store
+
+
+def request(user: str, number: int) -> bytes:
+    candidates = {"a": [f"i{place}" for place in range(4)]}
+    asked = {"kind": "request", "request_id": f"r{number}", "user": user, "slots": 2, "candidates": candidates}
+    return msgspec.json.encode(asked)
+
+
+def reaction(user: str, number: int, slot: int, *, acted: bool) -> bytes:
+    event = {"event_id": f"{number}-{slot}-{acted}", "user": user, "request_id": f"r{number}", "slot": slot}
+    kind = {"kind": "acted", "action": "like"} if acted else {"kind": "seen"}
+    return msgspec.json.encode({**event, **kind, "item": f"i{slot}"})
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> list[Step]:
+    """Requests and reactions of two users as they come, poison among them, each topic with its own offsets."""
+    steps: list[Step] = []
+    offsets = {"requests": 0, "feedback": 0}
+    at_ms = 0
+    for number in range(draw(st.integers(1, 12))):
+        at_ms += draw(st.integers(0, 40))
+        user = draw(st.sampled_from(USERS))
+        topic, value = draw(
+            st.sampled_from(
+                [
+                    ("requests", request(user, number)),
+                    ("requests", request(user, max(number - 1, 0))),
+                    ("feedback", reaction(user, max(number - 1, 0), 0, acted=False)),
+                    ("feedback", reaction(user, max(number - 2, 0), 0, acted=True)),
+                    ("feedback", b'{"kind":"tick"}'),
+                    ("feedback", b"poison"),
+                ]
+            )
+        )
+        steps.append((topic, Record(offsets[topic], at_ms, user.encode(), value)))
+        offsets[topic] += 1
+    return steps
+
+
+def turned(one: Partition, step: Step) -> list[Message]:
+    topic, record = step
+    return one.answer(record, FACTS) if topic == "requests" else one.react(record)
+
+
+def kept(folder: Path, messages: list[Message]) -> tuple:
+    """Everything that is in a store, and everything that was sent."""
+    store = PartitionStore(folder)
+    everything = (dict(store.users()), list(store.due()), store.sums(), store.position())
+    store.close()
+    return everything, messages
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=inputs(), data=st.data())
+def test_where_turns_are_cut_changes_neither_state_nor_messages(steps, data, tmp_path_factory) -> None:
+    found = []
+    for ends in (set(), set(range(len(steps))), data.draw(st.sets(st.integers(0, len(steps))))):
+        folder = tmp_path_factory.mktemp("cut") / "store"
+        one, store = partition(folder)
+        messages: list[Message] = []
+        for place, step in enumerate(steps):
+            messages += turned(one, step)
+            if place in ends:
+                one.commit()
+        one.commit()
+        store.close()
+        found.append(kept(folder, messages))
+    assert found[0] == found[1] == found[2]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=inputs(), data=st.data())
+def test_a_turn_that_was_not_kept_is_made_again_the_same(steps, data, tmp_path_factory) -> None:
+    """
+    turns   [a b] [c d -- not acknowledged, dropped] [c d] [e]      c and d come out as the same bytes
+    """
+    straight_folder, broken_folder = (tmp_path_factory.mktemp(name) / "store" for name in ("straight", "broken"))
+    one, store = partition(straight_folder)
+    straight = [message for step in steps for message in turned(one, step)]
+    one.commit()
+    store.close()
+    first = data.draw(st.integers(0, len(steps)))
+    lost = data.draw(st.integers(first, len(steps)))
+    one, store = partition(broken_folder)
+    broken = [message for step in steps[:first] for message in turned(one, step)]
+    one.commit()
+    for step in steps[first:lost]:
+        turned(one, step)
+    store.close()  # as a kill would leave it
+    one, store = partition(broken_folder)
+    for step in steps:  # all of it again: what was kept is passed over
+        broken += turned(one, step)
+    one.commit()
+    store.close()
+    assert kept(broken_folder, broken) == kept(straight_folder, straight)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=inputs())
+def test_a_lost_disk_is_made_again_from_feeds_and_feedback(steps, tmp_path_factory) -> None:
+    there, again = (tmp_path_factory.mktemp(name) / "store" for name in ("there", "again"))
+    one, store = partition(there)
+    messages = [message for step in steps for message in turned(one, step)]
+    feeds = [message for message in messages if message.topic == "feeds"]
+    if feeds:
+        one.sent(len(feeds))
+    one.commit()
+    store.close()
+    two, store = partition(again)
+    for offset, message in enumerate(feeds):
+        assert two.adopt(Record(offset, 0, message.key, message.value), dict(message.headers)) == []
+    for topic, record in steps:
+        if topic == "feedback":
+            two.react(record)
+    for topic, record in steps:
+        if topic == "requests":
+            assert all(message.topic != "feeds" for message in two.answer(record, FACTS))
+    two.commit()
+    store.close()
+    (users, due, _, position), _ = kept(there, [])
+    (users_again, due_again, _, position_again), _ = kept(again, [])
+    assert users_again.keys() >= users.keys()
+    for user, state in users.items():
+        assert users_again[user].history == state.history
+        assert users_again[user].served == state.served
+        assert users_again[user].closed.keys() == state.closed.keys()
+        assert users_again[user].ledger == state.ledger
+    assert due_again == due
+    assert position_again.requests == position.requests
+
+
+def test_state_of_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
+    one, store = partition(tmp_path / "store")
+    one.commit()
+    store.close()
+    store = PartitionStore(tmp_path / "store")
+    with pytest.raises(InputError, match="made with 1 partitions and the topics have 4"):
+        Partition(0, POLICY, store, partitions=4)
+    store.close()
+
+
+def test_a_store_that_another_owner_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.store.OPEN_SECONDS_MAX", 0.2)
+    store = PartitionStore(tmp_path / "store")
+    with pytest.raises(InputError, match="cannot open the store"):
+        PartitionStore(tmp_path / "store")
+    store.close()
+
+
+def test_a_decision_names_the_offset_of_its_request(tmp_path: Path) -> None:
+    one, store = partition(tmp_path / "store")
+    (message,) = one.answer(Record(7, 3, b"u", request("u", 0)), FACTS)
+    assert dict(message.headers)["feedloom.request-offset"] == b"7"
+    decision = decode(message.value or b"")
+    assert isinstance(decision, Decision)
+    assert (decision.at_ms, encode(decision)) == (3, message.value)
+    store.close()

@@ -1,0 +1,319 @@
+"""The Kafka worker against Apache Kafka: killed anywhere, it loses nothing and doubles nothing."""
+
+import shutil
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka_product import Life, Product, terminate, wait_until
+from reference_refold import Reference
+
+from engine.decision import Decision, difference
+from engine.events import Tick
+from engine.evidence import evidence_at
+from engine.fold import close_due
+from engine.sums_record import SumsRecord
+from scripts.kafka_broker import Cluster
+from streams.codec import decode
+from streams.policy_file import read_policy
+from streams.store import PartitionStore
+
+SEED = 20261126
+FAILPOINTS = ("before-acknowledgement", "after-acknowledgement", "inside-batch", "after-batch")
+
+
+@pytest.fixture
+def product(kafka: Cluster, tmp_path: Path):
+    made = Product(kafka, tmp_path)
+    yield made
+    made.close()
+
+
+def judge(product: Product, asked: list[tuple[str, str]]) -> None:
+    """The worker's state is what the reference makes of the topics, and every request has one decision."""
+    memory = read_policy(product.settings.policy).memory
+    feeds = [decode(record.value) for record in product.read("feeds")]
+    reactions = [(record.timestamp, decode(record.value)) for record in product.read("feedback")]
+    reactions = [(at_ms, value) for at_ms, value in reactions if not isinstance(value, Tick)]
+    reference = Reference(
+        [(decision.at_ms, decision) for decision in feeds],
+        reactions,
+        window_ms=memory.window_ms,
+        half_life_ms=memory.half_life_ms,
+        half_life_slots=memory.half_life_slots,
+        history_max=memory.history_max,
+    )
+    per_request = Counter((decision.request.user, decision.request.request_id) for decision in feeds)
+    assert per_request == Counter(dict.fromkeys(asked, 1))
+    for decision in feeds:
+        assert isinstance(decision, Decision)
+        assert difference(decision) is None
+    now_ms = max(at_ms for at_ms, _ in reactions) + 10 * memory.window_ms
+    for user, state in stored(product).items():
+        closed, _ = close_due(state, now_ms, memory)
+        assert closed.ledger == {}
+        same(evidence_at(closed, now_ms, memory), reference.evidence(user, now_ms))
+        same(closed.taught, reference.evidence(user, now_ms, aged=False))
+        assert [msgspec.structs.astuple(entry) for entry in closed.history] == reference.history.get(user, [])
+        assert closed.served == reference.served[user]
+
+
+def same(found, wanted) -> None:
+    assert {cell for cell, tally in found.items() if tally.exposure} == wanted.keys()
+    for cell, (successes, exposure) in wanted.items():
+        assert found[cell].successes == pytest.approx(successes, abs=1e-7)
+        assert found[cell].exposure == pytest.approx(exposure, abs=1e-7)
+
+
+def stored(product: Product) -> dict:
+    states = {}
+    for number in range(product.partitions):
+        store = PartitionStore(product.settings.state_folder / f"partition-{number}")
+        states |= dict(store.users())
+        store.close()
+    return states
+
+
+def test_killed_anywhere_it_loses_nothing_and_doubles_nothing(product: Product) -> None:
+    """
+    load  ======================================================================
+    worker  [--x] [--x] [--x] [--x] [--x] wiped [----------------] SIGTERM, judge
+             before  after  inside  after  at random
+    """
+    print(f"seed {SEED}")
+    random = Random(SEED)
+    life = Life(product, SEED)
+    life.start()
+    for failpoint in FAILPOINTS:
+        with product.worker(f"{failpoint}:{random.randrange(5, 40)}") as process:
+            assert process.wait(40) == -signal.SIGKILL, product.log()
+    with product.worker() as process:
+        before = len(life.asked)
+        wait_until(lambda: len(life.asked) > before + 50)
+        time.sleep(2 + random.random())
+        process.kill()
+    with product.worker() as process:
+        life.stop()
+        product.wait_until_worked_off()
+        assert terminate(process) < 5.0
+    judge(product, life.asked)
+    shutil.rmtree(product.settings.state_folder)
+    with product.worker() as process:
+        product.wait_until_worked_off()
+        time.sleep(1)
+        terminate(process)
+    judge(product, life.asked)
+
+
+@pytest.fixture(scope="module")
+def served(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory):
+    """A product with a worker that runs through several tests."""
+    made = Product(kafka, tmp_path_factory.mktemp("served"))
+    with made.worker() as process:
+        made.process = process
+        yield made
+        assert process.poll() is None, made.log()
+    made.close()
+
+
+def decisions(product: Product, user: str, count: int) -> list[Decision]:
+    """A user's feeds, as soon as there are so many."""
+    found: list[Decision] = []
+
+    def there() -> bool:
+        values = [decode(record.value) for record in product.read("feeds") if record.key == user.encode()]
+        found[:] = [value for value in values if isinstance(value, Decision)]
+        return len(found) >= count
+
+    wait_until(there, product.log)
+    return found
+
+
+KEY = b"poisoned"
+ORGANIC = {"kind": "organic", "event_id": "e", "user": "poisoned", "item": "i", "action": "like"}
+
+
+def request(**changes: object) -> bytes:
+    asked = {"kind": "request", "request_id": "p", "user": "poisoned", "slots": 1}
+    return msgspec.json.encode(asked | changes)
+
+
+POISON = {
+    "bytes": (KEY, b"\xff\x00{", "not an event or decision"),
+    "no JSON": (KEY, b'{"kind":', "not an event or decision"),
+    "schema": (KEY, request(slots="ten"), "$.slots"),
+    "version": (KEY, request(schema=9), "schema version 9 is not known"),
+    "NaN": (KEY, request().replace(b"1", b"NaN"), "not an event or decision"),
+    "null key": (None, request(), "the key is missing"),
+    "another's key": (b"x", request(), "the key is not the user's id"),
+    "oversize": (KEY, b" " * 300_000, "at most 262144 are read"),
+    "no value": (KEY, None, "no value"),
+    "too many slots": (KEY, request(slots=999), "at most 100 slots by the policy"),
+    "no such pool": (KEY, request(candidates={"z": ["i"]}), "no external pool"),
+    "other kind": (KEY, msgspec.json.encode(ORGANIC), "stands among the requests"),
+}
+
+
+def test_poison_becomes_a_dead_letter_with_its_origin_and_the_next_message_is_served(served: Product) -> None:
+    partition = 1
+    for topic in ("requests", "feedback"):
+        for key, value, _ in POISON.values():
+            served.send_raw(topic, key, value, partition)
+    unknown = {"kind": "organic", "event_id": "e", "user": "poisoned", "item": "i", "action": "unheard of"}
+    served.send_raw("feedback", b"poisoned", msgspec.json.encode(unknown), partition)
+    served.producer.flush()
+    served.ask("after", "the next")
+    served.send(
+        "feedback", "after", {"kind": "organic", "event_id": "e", "user": "after", "item": "i", "action": "like"}
+    )
+    served.wait_until_worked_off()
+    (decision,) = decisions(served, "after", 1)
+    assert decision.request.request_id == "the next"
+    letters = served.read("dead-letters")
+    origins = [{name: value.decode() for name, value in letter.headers} for letter in letters]
+    requests = [
+        (letter, told)
+        for letter, told in zip(letters, origins, strict=True)
+        if told["feedloom.topic"] == "requests"
+    ]
+    assert [int(told["feedloom.offset"]) for _, told in requests] == list(range(len(POISON)))
+    for (letter, told), (name, (key, value, reason)) in zip(requests, POISON.items(), strict=True):
+        assert (letter.key, letter.value) == (key, value), name
+        assert told["feedloom.partition"] == str(partition), name
+        assert reason in told["feedloom.reason"], name
+    of_feedback = [told["feedloom.reason"] for told in origins if told["feedloom.topic"] == "feedback"]
+    assert len(of_feedback) == len(POISON)  # "other kind" is a reaction there, and the unknown action is not
+    assert "the policy does not name action 'unheard of': add [actions.\"unheard of\"]" in of_feedback
+
+
+def test_the_same_request_again_gets_no_second_feed_and_other_slots_are_refused(served: Product) -> None:
+    for slots in (4, 4, 5):
+        served.ask("twice", "same", slots)
+    served.ask("twice", "another")
+    served.wait_until_worked_off()
+    assert [d.request.request_id for d in decisions(served, "twice", 2)] == ["same", "another"]
+    reasons = [dict(letter.headers)["feedloom.reason"].decode() for letter in served.read("dead-letters")]
+    assert any("has a decision of 4 slots already, so it cannot have one of 5" in reason for reason in reasons)
+
+
+def test_feedback_shows_in_the_next_feed_and_in_the_population(served: Product) -> None:
+    served.ask("fan", "first")
+    (first,) = decisions(served, "fan", 1)
+    place = {"user": "fan", "request_id": "first", "slot": 0, "item": first.slot_items[0]}
+    served.send("feedback", "fan", {"kind": "seen", "event_id": "s", **place})
+    served.send("feedback", "fan", {"kind": "acted", "event_id": "a", "action": "like", **place})
+    served.wait_until_worked_off()
+    served.ask("fan", "second")
+    second = decisions(served, "fan", 2)[1]
+    pool = first.slot_pools[0]
+    assert second.pools[pool].alpha[0] > first.pools[pool].alpha[0] + 0.5
+
+    def popular() -> bool:
+        """What was liked comes to everybody, with the next version of the population."""
+        number = sum(record.key == b"else" for record in served.read("requests"))
+        served.ask("else", f"r{number}")
+        latest = decisions(served, "else", number + 1)[-1]
+        part = latest.pools[2]
+        return latest.population_version > 0 and first.slot_items[0] in part.items[: part.stock]
+
+    wait_until(popular, served.log)
+
+
+def test_what_the_population_was_taught_is_what_the_users_taught(product: Product) -> None:
+    """Closed by ticks alone after everybody has left, and through a kill."""
+    life = Life(product, SEED + 1)
+    life.start()
+    with product.worker("after-batch:60") as process:
+        assert process.wait(40) == -signal.SIGKILL, product.log()
+    life.stop()
+    with product.worker() as process:
+        product.wait_until_worked_off()
+        memory = read_policy(product.settings.policy).memory
+        time.sleep(memory.window_ms / 1000 + 2)
+        terminate(process)
+    newest = {record.partition: decode_sums(record.value) for record in product.read("sums")}
+    taught: dict = {}
+    for sums in newest.values():
+        for cell, tally in sums.newcomers:
+            taught[cell] = taught.get(cell, 0.0) + tally.exposure
+    wanted: dict = {}
+    for state in stored(product).values():
+        assert state.ledger == {}
+        for cell, tally in state.taught.items():
+            wanted[cell] = wanted.get(cell, 0.0) + tally.exposure
+    assert taught == pytest.approx(wanted, abs=1e-9)
+    assert sum(wanted.values()) > 10
+    liked = {(user, e.event_id) for user, state in stored(product).items() for e in state.history}
+    assert sum(sum(sums.likes) for sums in newest.values()) == len(liked)
+
+
+def decode_sums(value: bytes) -> SumsRecord:
+    return msgspec.json.decode(value, type=SumsRecord)
+
+
+def test_a_worker_that_is_told_to_end_ends_within_five_seconds_and_nothing_is_read_again(product: Product) -> None:
+    life = Life(product, SEED + 2)
+    life.start()
+    with product.worker() as process:
+        wait_until(lambda: bool(product.last) and any(o > 0 for o in product.committed().values()), product.log)
+        time.sleep(1)
+        assert terminate(process) < 5.0, product.log()
+        assert process.returncode == 0, product.log()
+    life.stop()
+    committed = product.committed()
+    for number in range(product.partitions):
+        store = PartitionStore(product.settings.state_folder / f"partition-{number}")
+        position = store.position()
+        store.close()
+        for topic in ("requests", "feedback"):
+            (place,) = [at for at in committed if at.topic.endswith(topic) and at.partition == number]
+            assert committed[place] == getattr(position, topic)  # so what is read next has not been folded
+    with product.worker() as process:
+        product.wait_until_worked_off()
+        terminate(process)
+    judge(product, life.asked)
+
+
+def test_a_second_worker_takes_its_part_and_gives_it_back(product: Product) -> None:
+    life = Life(product, SEED + 3)
+    life.start()
+    with product.worker() as first:
+        wait_until(lambda: len(product.read("feeds")) > 20, product.log)
+        with product.worker(FEEDLOOM_STATE_FOLDER=str(product.folder / "elsewhere")) as second:
+            other = product.folder / "elsewhere" / "partition-1"
+            wait_until(
+                lambda: other.exists() or (product.folder / "elsewhere" / "partition-0").exists(), product.log
+            )
+            time.sleep(2)
+            assert terminate(second) < 5.0
+        time.sleep(2)
+        life.stop()
+        product.wait_until_worked_off()
+        terminate(first)
+    judge(product, life.asked)
+
+
+def test_a_worker_refuses_topics_that_would_lose_or_mix_up_users(kafka: Cluster, tmp_path: Path) -> None:
+    product = Product(kafka, tmp_path)
+    name = product.settings.topic("feedback")
+    admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, {"message.timestamp.type": "CreateTime"})])
+    admin.close()
+    with product.worker() as process:
+        assert process.wait(20) == 2
+    assert "LogAppendTime" in product.log()
+    assert "Traceback" not in product.log()
+    product.close()
+
+
+def test_faust_itself_can_start_the_worker(product: Product) -> None:
+    with product.worker(command=("faust", "-A", "streams.worker", "worker", "--without-web")) as process:
+        product.ask("somebody", "r")
+        assert decisions(product, "somebody", 1)[0].request.request_id == "r"
+        assert terminate(process) < 5.0
