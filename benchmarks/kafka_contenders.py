@@ -1,7 +1,11 @@
-"""The processes that are measured, and how fast each takes reactions: read from the offsets of its group."""
+"""The processes that are measured, and how fast each takes reactions: read from the offsets of its group.
+
+All tell the broker their offsets equally often, so that one way of looking is fair to all.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -80,10 +84,18 @@ def running(stage: Stage, contender: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Sample(NamedTuple):
-    """So many reactions were behind the group at a moment."""
+    """So many reactions were behind the group at a moment, and its process had used so much of a processor."""
 
     seconds: float
     done: int
+    cpu_seconds: float
+
+
+class Pace(NamedTuple):
+    """How a contender takes reactions. The second does not depend on who else is using the machine."""
+
+    per_s: float
+    cpu_us: float  # of processor time, of all threads, for one reaction
 
 
 @contextmanager
@@ -96,8 +108,8 @@ def paused(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
-def reactions_per_s(settings: Settings, process: subprocess.Popen[bytes], total: int, seconds_max: float) -> float:
-    """The rate of a contender over a full feedback topic, from the first 10 % of its progress to 90 %.
+def pace(settings: Settings, process: subprocess.Popen[bytes], total: int, seconds_max: float) -> Pace:
+    """The pace of a contender over a full feedback topic, from the first 10 % of its progress to 90 %.
 
     So neither start nor end are in it. It is watched until it is done or for `seconds_max` from its first
     progress, whichever comes first.
@@ -106,28 +118,39 @@ def reactions_per_s(settings: Settings, process: subprocess.Popen[bytes], total:
     done = samples[-1].done
     first = next(sample for sample in samples if sample.done >= 0.1 * done)
     last = next(sample for sample in samples if sample.done >= 0.9 * done)
-    if last.seconds == first.seconds:
+    if last is first:
         raise LoadError(f"{done} reactions were done between two looks: there must be more of them")
-    return (last.done - first.done) / (last.seconds - first.seconds)
+    counted = last.done - first.done
+    cpu_seconds = last.cpu_seconds - first.cpu_seconds
+    return Pace(counted / (last.seconds - first.seconds), 1e6 * cpu_seconds / counted)
 
 
 def _watch(
     settings: Settings, process: subprocess.Popen[bytes], total: int, seconds_max: float
 ) -> Sequence[Sample]:
+    """A sample for each progress."""
     admin = KafkaAdminClient(bootstrap_servers=settings.bootstrap)
-    samples: list[Sample] = []
-    started = time.monotonic()
-    while not samples or (samples[-1].done < total and time.monotonic() < samples[0].seconds + seconds_max):
+    samples = [Sample(time.monotonic(), 0, 0.0)]
+    while samples[-1].done < total and (len(samples) == 1 or time.monotonic() < samples[1].seconds + seconds_max):
         if process.poll() is not None:
             raise LoadError(f"it ended with exit code {process.returncode}")
-        if time.monotonic() > (samples[-1].seconds if samples else started) + SILENT_SECONDS_MAX:
-            raise LoadError(f"no progress after {samples[-1].done if samples else 0} of {total} reactions")
+        if time.monotonic() > samples[-1].seconds + SILENT_SECONDS_MAX:
+            raise LoadError(f"no progress after {samples[-1].done} of {total} reactions")
         done = _behind(admin, settings)
-        if done > (samples[-1].done if samples else 0):
-            samples.append(Sample(time.monotonic(), done))
+        if done > samples[-1].done:
+            samples.append(Sample(time.monotonic(), done, _cpu_seconds(process)))
         time.sleep(POLL_SECONDS)
     admin.close()
-    return samples
+    return samples[1:]
+
+
+def _cpu_seconds(process: subprocess.Popen[bytes]) -> float:
+    """User and system time of a process so far; not a number where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.nan
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _behind(admin: KafkaAdminClient, settings: Settings) -> int:

@@ -24,7 +24,7 @@ WARM_SECONDS = 2.0  # of a load, which are not counted
 ANSWER_SECONDS_MAX = 60.0
 LANES = 5  # of probes, one after another with pauses, so that a slow worker is not buried in them
 PAUSE_SECONDS = 0.2
-PROBE_EVERY_SECONDS = 0.004
+PROBE_SECONDS, PROBE_SHARE = 0.004, 0.05  # between two requests of a probe, at least; of its age, if that is more
 PROBE_SECONDS_MAX = 5.0
 CATCH_UP_SECONDS_MAX = 60.0
 BESIDE_SECONDS_MAX = 600.0  # longer than all probes together
@@ -197,5 +197,6 @@ async def _probe(one: Client, user: str, seconds_max: float) -> float:
         if perf_counter() > begun + seconds_max:
             return seconds_max
         await one.ask(user, perf_counter())
-        await asyncio.wait([shown], timeout=PROBE_EVERY_SECONDS)
+        # A user who asked all the time would have so many open decisions that the first one had to close.
+        await asyncio.wait([shown], timeout=max(PROBE_SECONDS, PROBE_SHARE * (perf_counter() - begun)))
     return shown.result() - begun

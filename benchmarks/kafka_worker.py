@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 
 import numpy as np
 from kafka_broker import BrokerError, cluster
-from kafka_contenders import Stage, paused, reactions_per_s, running
+from kafka_contenders import Pace, Stage, pace, paused, running
 from kafka_latency import caught_up_ms, client, freshness_ms, latencies_ms
 from kafka_load import PARTITIONS, POLICY, Feed, LoadError, Record, ask_all, fill, interleaved, request_of
 
@@ -35,7 +35,7 @@ from streams.topics import create
 
 REQUESTS_PER_S, REACTIONS_PER_S = 500, 2_000
 PEERS = ("faust_table", "faust_agent")
-RATES = {"feedloom": "feedback_per_s", "faust_table": "faust_table_per_s", "faust_agent": "faust_agent_per_s"}
+RATES = {"feedloom": "feedback", "faust_table": "faust_table", "faust_agent": "faust_agent"}  # names of figures
 
 Figures = dict[str, list[float]]  # by name, an entry per round
 
@@ -51,7 +51,7 @@ class Size(NamedTuple):
     probes: int = 200
 
 
-QUICK = Size(rounds=1, users=300, feeds=4, seconds_max=6.0, latency_seconds=2.0, probes=40)
+QUICK = Size(rounds=1, users=500, feeds=8, seconds_max=6.0, latency_seconds=2.0, probes=40)
 
 
 def main() -> int:
@@ -105,22 +105,26 @@ def new_stage(bootstrap: str, folder: Path, name: str) -> Stage:
 
 
 def rates(stage: Stage, size: Size, decider: str, seed: int) -> dict[str, float]:
-    """Reactions a second of each contender, over the same full topic.
+    """The pace of each contender, over the same full topic.
 
     Ours, which has made the feeds, is held while the topic is filled: as a start it would fold what is there
     before it tells its offsets. The others start when the topic is full.
     """
-    figures = {}
+    figures: dict[str, float] = {}
     with running(stage, decider) as process:
         feeds = asyncio.run(ask_all(stage.settings("load"), requests(size, seed)))
         with paused(process):
             total = fill_feedback(stage, feeds, seed)
         if decider in RATES:
-            figures[RATES[decider]] = reactions_per_s(stage.settings(decider), process, total, size.seconds_max)
+            figures |= figures_of(decider, pace(stage.settings(decider), process, total, size.seconds_max))
     for name in PEERS:
         with running(stage, name) as process:
-            figures[RATES[name]] = reactions_per_s(stage.settings(name), process, total, size.seconds_max)
+            figures |= figures_of(name, pace(stage.settings(name), process, total, size.seconds_max))
     return figures
+
+
+def figures_of(contender: str, of: Pace) -> dict[str, float]:
+    return {f"{RATES[contender]}_per_s": of.per_s, f"{RATES[contender]}_cpu_us": of.cpu_us}
 
 
 def requests(size: Size, seed: int) -> list[Record]:
@@ -164,6 +168,8 @@ def ratios(figures: Figures) -> Figures:
     pairs = {
         "feedback_to_faust_table": ("feedback_per_s", "faust_table_per_s"),
         "feedback_to_faust_agent": ("feedback_per_s", "faust_agent_per_s"),
+        "faust_table_cpu_to_feedback": ("faust_table_cpu_us", "feedback_cpu_us"),
+        "faust_agent_cpu_to_feedback": ("faust_agent_cpu_us", "feedback_cpu_us"),
         "request_p99_to_echo_p99": ("request_p99_ms", "echo_p99_ms"),
     }
     return {
