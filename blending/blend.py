@@ -88,6 +88,7 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64) -> Blend:
     rates = draw_rates(alpha, beta, key, rules.draws)
     utilities = utilities_of(rates, rules.rewards)
     ties = tie_breaks(alpha.shape[0], key)
-    explored = bool(uniform_at(key, stream(EXPLORE_STREAM)) < rules.epsilon)
+    # As uint64: the stream begins beyond int64, and numba would look up the types of a larger int each time.
+    explored = bool(uniform_at(key, np.uint64(stream(EXPLORE_STREAM))) < rules.epsilon)
     placed = allocate(utilities, ties, rules.returns, lists.items, lists.stock, slots, explored, key)
     return Blend(rates, explored, intended_counts(utilities, ties, rules.returns, slots), *placed)

@@ -2,7 +2,8 @@
 
 A turn answers requests first, then folds reactions of one partition, so that neither waits long for the other. What
 a turn decides is acknowledged in `feeds` before anything of it is kept; if that fails, what is in memory is dropped
-and folded again from the store and from what `feeds` holds.
+and folded again from the store and from what `feeds` holds. A few turns are kept at a time, in one write batch for
+each partition.
 """
 
 import asyncio
@@ -71,6 +72,8 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._ticked: dict[int, float] = {}
         self._turning = asyncio.Lock()  # held while records and state belong together
         self._next = 0  # of the partitions whose reactions are turned
+        self._unkept: set[int] = set()  # partitions with turns that are acknowledged and not yet written
+        self._keep_due = 0.0
         self._offsets_due = 0.0
         self._fitter: asyncio.Task[None] | None = None
 
@@ -92,9 +95,10 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 raise
 
     async def stop(self) -> None:
-        """Tell the broker how far we came, let go of everything and leave the group."""
+        """Keep everything, tell the broker how far we came, and leave the group."""
+        self._keep()
         await self._tell_offsets()
-        await self._let_go(list(self.owned))
+        self._let_go(list(self.owned))
         await self._consumer.stop()
         await self._producer.stop()
 
@@ -105,8 +109,9 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         lost = {place.partition for place in revoked}
         self._assigned -= lost
         async with self._turning:
+            self._keep()
             await self._tell_offsets()
-            await self._let_go(lost & self.owned.keys())
+            self._let_go(lost & self.owned.keys())
 
     async def on_partitions_assigned(self, assigned: Iterable[Place]) -> None:
         """Remember what is ours now; the next turn takes it over."""
@@ -178,10 +183,11 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
                     messages += partition.adopt(plain(record), dict(record.headers))
                 else:
                     messages += partition.react(plain(record))
-            await self._sent(messages)
+            await self._acknowledged(await self._on_their_way(messages))
             partition.commit()
 
-    async def _let_go(self, numbers: Iterable[int]) -> None:
+    def _let_go(self, numbers: Iterable[int]) -> None:
+        """Close the stores of partitions; what they have not kept is dropped."""
         for number in list(numbers):
             del self.owned[number]
             self._stores.pop(number).close()
@@ -218,10 +224,14 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 await self._work(touched)
             except KafkaError as error:
                 log.warning("a turn was not acknowledged; its partitions are folded again: %r", error)
-                await self._let_go(touched & self.owned.keys())
+                self._unkept -= touched
+                self._let_go(touched & self.owned.keys())
                 await asyncio.sleep(RETRY_SECONDS)
                 return
-        now = time.monotonic()
+            now = time.monotonic()
+            if self._unkept and now >= self._keep_due:
+                self._keep_due = now + self._settings.keep_every_ms / 1000.0
+                self._keep()
         if now >= self._offsets_due:
             self._offsets_due = now + self._settings.offsets_every_ms / 1000.0
             await self._tell_offsets()
@@ -247,10 +257,14 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         await self._acknowledged(decided + rest)
         if decided or rest:
             passing("after-acknowledgement")
-        for number in touched:
+        self._unkept |= touched
+
+    def _keep(self) -> None:
+        """Write what the turns since the last time have changed; all of it is acknowledged."""
+        for number in sorted(self._unkept):
             self.owned[number].commit()
-        if touched:
-            passing("after-batch")
+        self._unkept.clear()
+        passing("after-batch")
 
     def _taken(self, topic: str, number: int, most: int) -> list[ConsumerRecord]:
         pending = self._pending[Place(topic, number)]
@@ -275,9 +289,6 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             offset = getattr(await future, "offset", -1)
             if message.topic == "feeds" and message.partition is not None:
                 self.owned[message.partition].sent(offset + 1)
-
-    async def _sent(self, messages: Sequence[Message]) -> None:
-        await self._acknowledged(await self._on_their_way(messages))
 
     # What others read of us.
 

@@ -30,6 +30,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes_max: int = 262_144  # of one request or reaction; more is a dead letter
     users_cached: int = 20_000  # decoded user states that a partition keeps in memory
     session_ms: int = 10_000  # a worker that is silent for so long has left
+    keep_every_ms: int = 50  # at least, between two write batches of state; what is lost is folded again
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; they are for lag tools alone
 
     def __post_init__(self) -> None:
