@@ -41,7 +41,7 @@ class Record(NamedTuple):
 class Message(NamedTuple):
     """A record on its way to a topic; `partition` is None where the key decides."""
 
-    topic: Literal["feeds", "sums", "feedback", "population", "dead-letters"]
+    topic: Literal["feeds", "sums", "feedback", "population", "metrics", "dead-letters"]
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()

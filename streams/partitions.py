@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 import msgspec
-from msgspec import Struct
 
 from engine.events import Tick
 from engine.policy import Policy
@@ -26,29 +25,23 @@ from streams.broker import (
     Producer,
     Rebalanced,
     group_member,
-    place_of,
     plain,
-    read_merged,
 )
 from streams.codec import encode
 from streams.facts import FactsReader
 from streams.failpoints import passing
 from streams.fitter import Fitter
 from streams.partition import Message, Partition
+from streams.recovery import refold
 from streams.settings import Settings
 from streams.store import PartitionStore
 
 log = logging.getLogger(__name__)
 
+INPUTS = ("requests", "feedback")
 WAIT_MS = 50  # for records, when there are none
 TICK_SECONDS = 0.5  # at least, between two ticks of one partition
 RETRY_SECONDS = 1.0  # after the broker refused something
-
-
-class _Moment(Struct):
-    """The part of a decision that says when it was."""
-
-    at_ms: int
 
 
 class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
@@ -64,7 +57,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._producer = Producer(settings)
         self._requests = settings.topic("requests")
         self._feedback = settings.topic("feedback")
-        self._consumer: Consumer = group_member(settings, self, ("requests", "feedback"))
+        self._consumer: Consumer = group_member(settings, self, INPUTS)
         self._stores: dict[int, PartitionStore] = {}
         self._assigned: set[int] = set()
         self._pending: dict[Place, deque[ConsumerRecord]] = {}
@@ -74,7 +67,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._next = 0  # of the partitions whose reactions are turned
         self._unkept: set[int] = set()  # partitions with turns that are acknowledged and not yet written
         self._keep_due = 0.0
-        self._offsets_due = 0.0
+        self._offsets_due = self._lags_due = 0.0
         self._fitter: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -148,7 +141,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 value_bytes_max=self._settings.value_bytes_max,
                 users_cached=self._settings.users_cached,
             )
-            await self._refold(partition)
+            await refold(partition, self._settings, self._sent)
         except BaseException:
             store.close()
             raise
@@ -162,29 +155,6 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._stores[number], self.owned[number] = store, partition
         self._quiet_since[number] = self._ticked[number] = time.monotonic()
         log.info("partition %d is taken over at %s", number, position)
-
-    async def _refold(self, partition: Partition) -> None:
-        """Decisions first where times are equal, as they were before what they caused."""
-        feeds = Place(self._settings.topic("feeds"), partition.number)
-        feedback = Place(self._feedback, partition.number)
-
-        def time_of(record: ConsumerRecord) -> tuple[int, int]:
-            if record.topic != feeds.topic:
-                return record.timestamp, 1
-            with suppress(msgspec.DecodeError, TypeError):
-                return msgspec.json.decode(record.value, type=_Moment).at_ms, 0
-            return record.timestamp, 0
-
-        begin = {feeds: partition.position.feeds, feedback: partition.position.feedback}
-        async for records in read_merged(self._settings, begin, time_of):
-            messages: list[Message] = []
-            for record in records:
-                if place_of(record) == feeds:
-                    messages += partition.adopt(plain(record), dict(record.headers))
-                else:
-                    messages += partition.react(plain(record))
-            await self._acknowledged(await self._on_their_way(messages))
-            partition.commit()
 
     def _let_go(self, numbers: Iterable[int]) -> None:
         """Close the stores of partitions; what they have not kept is dropped."""
@@ -235,6 +205,9 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         if now >= self._offsets_due:
             self._offsets_due = now + self._settings.offsets_every_ms / 1000.0
             await self._tell_offsets()
+        if now >= self._lags_due:
+            self._lags_due = now + self._settings.lags_every_ms / 1000.0
+            await self._tell_lags()
         await self._tick(now)
 
     async def _work(self, touched: set[int]) -> None:
@@ -290,6 +263,9 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             if message.topic == "feeds" and message.partition is not None:
                 self.owned[message.partition].sent(offset + 1)
 
+    async def _sent(self, messages: Sequence[Message]) -> None:
+        await self._acknowledged(await self._on_their_way(messages))
+
     # What others read of us.
 
     async def _tell_offsets(self) -> None:
@@ -304,6 +280,19 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             await self._consumer.commit(offsets)
         except KafkaError as error:
             log.info("the broker was not told our offsets: %r", error)
+
+    async def _tell_lags(self) -> None:
+        """How many records of a partition wait to be turned."""
+        for number in self.owned:
+            lags = {name: self._lag(Place(self._settings.topic(name), number)) for name in INPUTS}
+            value = {"name": "lag", "partition": number, **lags}
+            with suppress(KafkaError):  # the next one will do
+                await self._producer.send(Message("metrics", b"lag", msgspec.json.encode(value)))
+
+    def _lag(self, place: Place) -> int:
+        position = self.owned[place.partition].position
+        ours = position.requests if place.topic == self._requests else position.feedback
+        return max((self._consumer.highwater(place) or 0) - ours, 0)
 
     async def _tick(self, now: float) -> None:
         """Move the clock of partitions whose users are silent, so that what is due closes and versions go on.

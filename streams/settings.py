@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     session_ms: int = 10_000  # a worker that is silent for so long has left
     keep_every_ms: int = 50  # at least, between two write batches of state; what is lost is folded again
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; they are for lag tools alone
+    lags_every_ms: int = 5_000  # how often both lags of a partition are written to `metrics`
 
     def __post_init__(self) -> None:
         """Refuse limits of nothing."""

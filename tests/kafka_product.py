@@ -94,6 +94,7 @@ class Product:
             "FEEDLOOM_POLICY": str(settings.policy),
             "FEEDLOOM_SESSION_MS": "1000",
             "FEEDLOOM_OFFSETS_EVERY_MS": "100",
+            "FEEDLOOM_LAGS_EVERY_MS": "300",
             "FEEDLOOM_FAILPOINT": failpoint,
         }
         with (self.folder / "worker.log").open("ab") as log:

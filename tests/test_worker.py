@@ -225,11 +225,23 @@ def test_feedback_shows_in_the_next_feed_and_in_the_population(served: Product) 
     wait_until(popular, served.log)
 
 
+def test_both_lags_of_every_partition_are_published(served: Product) -> None:
+    def lags() -> dict[int, dict]:
+        return {
+            lag["partition"]: lag for lag in map(msgspec.json.decode, (r.value for r in served.read("metrics")))
+        }
+
+    wait_until(lambda: set(lags()) == set(range(served.partitions)), served.log)
+    for lag in lags().values():
+        assert lag["name"] == "lag"
+        assert lag["requests"] >= 0 <= lag["feedback"]
+
+
 def test_what_the_population_was_taught_is_what_the_users_taught(product: Product) -> None:
     """Closed by ticks alone after everybody has left, and through a kill."""
     life = Life(product, SEED + 1)
     life.start()
-    with product.worker("after-batch:60") as process:
+    with product.worker("inside-batch:30") as process:
         assert process.wait(40) == -signal.SIGKILL, product.log()
     life.stop()
     with product.worker() as process:

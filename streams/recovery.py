@@ -1,0 +1,47 @@
+"""Folding again what a partition has not seen of `feeds` and `feedback`: after a kill, a move, or a lost disk."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import msgspec
+from msgspec import Struct
+
+from streams.broker import ConsumerRecord, Place, place_of, plain, read_merged
+from streams.partition import Message, Partition
+from streams.settings import Settings
+
+
+class _Moment(Struct):
+    """The part of a decision that says when it was."""
+
+    at_ms: int
+
+
+async def refold(
+    partition: Partition, settings: Settings, sent: Callable[[Sequence[Message]], Awaitable[None]]
+) -> None:
+    """Bring a partition to where the topics end now; `sent` sends messages and returns when they are acknowledged.
+
+    The topics are merged by time, and decisions go first where times are equal, as they were before what they
+    caused: so no more is open at a time than was when it happened.
+    """
+    feeds = Place(settings.topic("feeds"), partition.number)
+    feedback = Place(settings.topic("feedback"), partition.number)
+
+    def time_of(record: ConsumerRecord) -> tuple[int, int]:
+        if record.topic != feeds.topic:
+            return record.timestamp, 1
+        with suppress(msgspec.DecodeError, TypeError):
+            return msgspec.json.decode(record.value, type=_Moment).at_ms, 0
+        return record.timestamp, 0
+
+    begin = {feeds: partition.position.feeds, feedback: partition.position.feedback}
+    async for records in read_merged(settings, begin, time_of):
+        messages: list[Message] = []
+        for record in records:
+            if place_of(record) == feeds:
+                messages += partition.adopt(plain(record), dict(record.headers))
+            else:
+                messages += partition.react(plain(record))
+        await sent(messages)
+        partition.commit()
