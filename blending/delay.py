@@ -14,8 +14,9 @@ from blending.compiled import compiled
 from blending.types import FloatArray
 
 MEANS = np.geomspace(1.0 / 512.0, 1.0, 19)  # mean delays that the fit tries, as parts of the window
-PRIOR_MEAN = 1.0 / 32.0  # part of the window; and the standard deviation of the logarithm around it:
+PRIOR_MEAN = 1.0 / 8.0  # part of the window; and the standard deviation of the logarithm around it:
 PRIOR_SD = 1.5  # a weak belief that gives way after a few actions
+PRIOR_INSTANT = 0.1  # and the share at once, as if one action had shown it
 
 
 class Delay(NamedTuple):
@@ -30,8 +31,12 @@ class Delay(NamedTuple):
 
 
 def prior_delay(window_ms: float) -> Delay:
-    """What is believed of an action that nobody has taken yet."""
-    return Delay(0.5, window_ms * PRIOR_MEAN)
+    """What is believed of an action that nobody has taken yet.
+
+    Patient rather than right: where actions come at once, the first of them says so, but a pool whose actions
+    come late looks bad until one has come, and a pool that looks bad is not shown.
+    """
+    return Delay(PRIOR_INSTANT, window_ms * PRIOR_MEAN)
 
 
 def fitted_delay(
@@ -47,7 +52,7 @@ def fitted_delay(
     """
     means = window_ms * MEANS
     best, late = _best_mean(observed_ms, count, float(total_ms.sum()), means)
-    return Delay((instant + 1.0) / (instant + late + 2.0), float(means[best]))
+    return Delay((instant + PRIOR_INSTANT) / (instant + late + 1.0), float(means[best]))
 
 
 @compiled

@@ -11,11 +11,13 @@ from typing import TypeAlias
 
 from msgspec.structs import replace
 
+from blending.delay import Delay
 from engine.policy import MemoryPolicy
 from engine.state import Cell, ClosedTally, LedgerRow, Tally, UserState
 
 Sums: TypeAlias = dict[Cell, list[float]]  # [S, E]
 
+AS_RECORDED: Mapping[Cell, Delay] = {}
 HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
 
 
@@ -24,37 +26,54 @@ def half_lives(at_ms: int, served: int, memory: MemoryPolicy) -> float:
     return at_ms / memory.half_life_ms + served / memory.half_life_slots
 
 
-def evidence_at(state: UserState, now_ms: int, memory: MemoryPolicy) -> dict[Cell, Tally]:
-    """S and E by (pool, action). A view counts weight * F(its age), an action counts whole, both decayed."""
+def evidence_at(
+    state: UserState, now_ms: int, memory: MemoryPolicy, believed: Mapping[Cell, Delay] = AS_RECORDED
+) -> dict[Cell, Tally]:
+    """S and E by (pool, action). A view counts weight * F(its age), an action counts whole, both decayed.
+
+    Open decisions are read with the delays `believed` now, and where it names none with those they were made
+    with: these are a window old, and of a new pool were no more than a guess.
+    """
     now = {pool: half_lives(now_ms, served, memory) for pool, served in state.served.items()}
     sums: Sums = {}
     for cell, closed in state.closed.items():
         factor = exp2(closed.landmark - now[cell[0]])
         sums[cell] = [factor * closed.successes, factor * closed.exposure]
     for row in state.ledger.values():
-        _add(sums, row, now_ms, memory, now)
+        _add(sums, row, now_ms, memory, now, believed)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
 def matured(row: LedgerRow, memory: MemoryPolicy) -> dict[Cell, Tally]:
-    """S and E * F(age) of each (pool, action) of a row that takes no more reactions."""
+    """S and E * F(age) by (pool, action) of a row that takes no more reactions, by the delays it was made with.
+
+    Its age is that of its end, so that these delays matter little to a row that was open for a whole window.
+    """
     sums: Sums = {}
     at_its_time = {pool: half_lives(row.at_ms, served, memory) for pool, served in row.served.items()}
-    _add(sums, row, row.until_ms, memory, at_its_time)
+    _add(sums, row, row.until_ms, memory, at_its_time, AS_RECORDED)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
-def _add(sums: Sums, row: LedgerRow, now_ms: int, memory: MemoryPolicy, now: Mapping[str, float]) -> None:
+def _add(
+    sums: Sums,
+    row: LedgerRow,
+    now_ms: int,
+    memory: MemoryPolicy,
+    now: Mapping[str, float],
+    believed: Mapping[Cell, Delay],
+) -> None:
     """The inner loop of reading a state: once per open row."""
     age_ms = min(now_ms, row.until_ms) - row.at_ms
     for pool, tallies in row.tallies.items():
         weight = exp2(half_lives(row.at_ms, row.served[pool], memory) - now[pool])
-        for action, tally, delay in zip(row.actions, tallies, row.delays[pool], strict=True):
-            amounts = sums.get((pool, action))
+        for action, tally, recorded in zip(row.actions, tallies, row.delays[pool], strict=True):
+            cell = (pool, action)
+            amounts = sums.get(cell)
             if amounts is None:
-                amounts = sums[pool, action] = [0.0, 0.0]
+                amounts = sums[cell] = [0.0, 0.0]
             amounts[0] += weight * tally.successes
-            amounts[1] += weight * tally.exposure * delay.arrived(age_ms)
+            amounts[1] += weight * tally.exposure * believed.get(cell, recorded).arrived(age_ms)
 
 
 def with_closed(state: UserState, row: LedgerRow, terms: Mapping[Cell, Tally], memory: MemoryPolicy) -> UserState:

@@ -6,6 +6,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from blending.blend import Blend, Rules, blend
+from blending.delay import Delay
 from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
@@ -79,7 +80,18 @@ def prior_for(state: UserState, facts: Facts) -> Beta:
 
 
 def _posterior(state: UserState, facts: Facts, at_ms: int) -> Beta:
-    return updated(prior_for(state, facts), *_table(facts, evidence_at(state, at_ms, facts.policy.memory)))
+    own = evidence_at(state, at_ms, facts.policy.memory, _delays(facts))
+    return updated(prior_for(state, facts), *_table(facts, own))
+
+
+def _delays(facts: Facts) -> dict[Cell, Delay]:
+    """How long actions take, as the population knows it now."""
+    policy = facts.policy
+    return {
+        (pool, action): delay
+        for pool, delays in zip(policy.pools, facts.population.delays, strict=True)
+        for action, delay in zip(policy.rewarded, delays, strict=True)
+    }
 
 
 def _table(facts: Facts, evidence: Mapping[Cell, Tally]) -> FloatArray:

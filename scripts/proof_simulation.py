@@ -1,6 +1,9 @@
 """Runs the closed loop over many seeds and writes docs/proof/simulation.json; takes most of an hour on 2 cores.
 
-Every world's regrets are kept seed by seed, so that a check can run a few of them again and compare.
+Every world's regrets are kept seed by seed, so that a check can run a few of them again and compare. What the blend
+is compared with does not depend on the engine: `--ours` runs the blend and the oracle alone and keeps the figures
+of the others, after the code behind them is found unchanged and one of their seeds, run again, to be the same.
+Seeds that were never compared are run with the others also then.
 """
 
 import argparse
@@ -18,19 +21,24 @@ sys.path.insert(0, str(ROOT))
 
 from engine.policy import Policy  # noqa: E402
 from simulator.peers import available_peers  # noqa: E402
-from simulator.referee import Plan, trials  # noqa: E402
+from simulator.referee import FEEDLOOM, ORACLE, Plan, Trial, trial, trials  # noqa: E402
 
 COMPARED = {"static": 200, "satiation": 200, "drift": 200, "delay": 60}  # seeds, with baselines and peers
 ALSO = {"delay_quality": 12, "cascade": 12, "logit": 12}
 EQUAL = {"equal": 800, "equal_delay": 800}  # seeds of the blend alone, for its shares
 FEEDS = 2000
 EQUAL_FEEDS = 500
+OURS = (FEEDLOOM, ORACLE)
+OF_THE_OTHERS = [f"simulator/{name}.py" for name in ("choice", "worlds", "users", "policies", "peers")]
+
+Regrets = dict[str, list[float]]  # by policy, seed by seed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--worlds", nargs="*", default=[*COMPARED, *EQUAL, *ALSO])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "proof" / "simulation.json")
+    parser.add_argument("--ours", action="store_true", help="keep what is known of the others")
     given = parser.parse_args()
     _, missing = available_peers(3, 0)
     if missing:
@@ -40,36 +48,73 @@ def main() -> None:
     done = json.loads(given.out.read_text())["worlds"] if given.out.exists() else {}
     for world in given.worlds:
         print(f"{world} …", file=sys.stderr, flush=True)
-        done[world] = proof_of(world)
+        done[world] = proof_of(world, done.get(world) if given.ours else None)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps({**setting(), "worlds": done}, indent=1) + "\n")
 
 
 def setting() -> dict[str, Any]:
-    """Where and of what the proof was made."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    """Where and of what the proof was made; the commits stand beside each world's figures."""
     return {
-        "commit": commit.stdout.strip(),
         "machine": f"{platform.machine()}, {platform.system()}, python {platform.python_version()}",
         "policy": Policy().version,
     }
 
 
-def proof_of(world: str) -> dict[str, Any]:
-    """All seeds of one world."""
+def commit() -> str:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return head.stdout.strip()
+
+
+def proof_of(world: str, before: dict[str, Any] | None) -> dict[str, Any]:
+    """All seeds of one world; of the policies that are not ours those that `before` knows are kept."""
     compared = world not in EQUAL
     seeds = (COMPARED | ALSO | EQUAL)[world]
     plan = Plan(world, Policy(), FEEDS if compared else EQUAL_FEEDS, 1, 256, compared)
-    results = list(trials(plan, range(seeds)))
-    shares = np.array([one.slots.sum(axis=0) / one.slots.sum() for one in results])
-    regret = {name: [round(float(one.regret[name].sum()), 6) for one in results] for name in results[0].regret}
+    kept = others_of(before, plan, seeds) if before and compared else {}
+    known = min((len(values) for values in kept.values()), default=0)
+    results = [*trials(plan._replace(compared=False), range(known))] if known else []
+    if known < seeds:
+        results += trials(plan, range(known, seeds))
+    commits: dict[str, Any] = {"ours": commit()}
+    if compared:
+        commits["others"] = {**(before["commits"]["others"] if before and kept else {})}
+        if known < seeds:
+            commits["others"][f"seeds {known} to {seeds - 1}"] = commit()
+    return {"seeds": seeds, "feeds": plan.feeds, "commits": commits, **figures(results, kept)}
+
+
+def others_of(before: dict[str, Any], plan: Plan, seeds: int) -> Regrets:
+    """What is known of the others, of at most so many seeds, if it would be the same today; else this ends here."""
+    for made_at in before["commits"]["others"].values():
+        unchanged = subprocess.run(["git", "diff", "--quiet", made_at, "--", *OF_THE_OTHERS], cwd=ROOT, check=False)
+        if unchanged.returncode:
+            sys.exit(f"what {plan.scenario} is compared with has changed since {made_at}: run it without --ours")
+    assert before["feeds"] == plan.feeds, "regrets are kept of lives of one length"
+    kept: Regrets = {name: values[:seeds] for name, values in before["by_seed"].items() if name not in OURS}
+    again = regrets([trial(plan, 0)])
+    if [name for name, values in again.items() if name not in OURS and values[0] != kept[name][0]]:
+        sys.exit(f"seed 0 of {plan.scenario} is not what it was for the others: run it without --ours")
+    return kept
+
+
+def regrets(results: list[Trial]) -> Regrets:
     return {
-        "seeds": seeds,
-        "feeds": plan.feeds,
+        name: [round(float(one.regret[name].sum()), 6) for one in results if name in one.regret]
+        for name in results[-1].regret
+    }
+
+
+def figures(results: list[Trial], kept: Regrets) -> dict[str, Any]:
+    """Regrets and shares of these seeds, those of the others after what is kept of them."""
+    shares = np.array([one.slots.sum(axis=0) / one.slots.sum() for one in results])
+    regret = regrets(results)
+    regret |= {name: values + regret.get(name, []) for name, values in kept.items()}
+    return {
         "regret": {name: summary(np.array(values)) for name, values in regret.items()},
         "share": {
             "mean": shares.mean(axis=0).round(5).tolist(),
-            "standard_error": (shares.std(axis=0, ddof=1) / np.sqrt(seeds)).round(5).tolist(),
+            "standard_error": (shares.std(axis=0, ddof=1) / np.sqrt(len(results))).round(5).tolist(),
         },
         "by_seed": regret,
     }

@@ -34,7 +34,7 @@ kind = "popular"
 every_ms = 500
 [memory]
 window_ms = 6000
-half_life_ms = 20000
+half_life_ms = 200000
 half_life_slots = 40
 history_max = 60
 """

@@ -105,11 +105,17 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
         if entry.topic == "feeds":
             decision = entry.value
             state = states.get(entry.key, UserState())
-            prior = prior_for(state, Facts(policy, versions[decision.population_version]))
-            own = evidence_at(state, entry.at_ms, policy.memory)
+            version = versions[decision.population_version]
+            prior = prior_for(state, Facts(policy, version))
+            believed = {
+                (pool, "like"): delays[0] for pool, delays in zip(policy.pools, version.delays, strict=True)
+            }
+            own = evidence_at(state, entry.at_ms, policy.memory, believed)
             for place, part in enumerate(decision.pools):
                 tally = own.get((part.pool, "like"), Tally())
                 assert part.alpha == [prior.alpha[place, 0] + tally.successes]
+                assert part.beta == [prior.beta[place, 0] + max(tally.exposure - tally.successes, 0.0)]
+                assert part.delays == version.delays[place]
             assert decision.population_version == entry.offset // every
         folded = fold(states.get(entry.key, UserState()), entry.value, entry.at_ms, policy.memory)
         states[entry.key] = folded.state
@@ -182,7 +188,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     after = Request(request_id="new2", user="nobody", slots=3)
     part = runner.serve(after, runner.gather(after), 1002).pools[place]
     prior = prior_for(UserState(), runner.facts)
-    arrived = decision.pools[place].delays[0].arrived(2)
+    arrived = runner.facts.population.delays[place][0].arrived(2)
     assert part.alpha == prior.alpha[place].tolist()
     assert part.beta == pytest.approx([prior.beta[place, 0] + arrived], rel=1e-6)
 

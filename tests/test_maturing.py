@@ -11,7 +11,7 @@ from blending.delay import Delay, fitted_delay, prior_delay
 from blending.returns import DELTAS, fitted_delta, returns_table
 from engine.events import Acted, Seen
 from engine.evidence import evidence_at
-from engine.fold import fold
+from engine.fold import close_due, fold
 from engine.policy import MemoryPolicy
 from engine.state import UserState
 
@@ -70,6 +70,37 @@ def test_of_young_actions_the_truncated_fit_is_right_where_the_plain_mean_is_far
     assert late.mean() < 10.0
     found = fitted_delay(np.array([20.0]), np.array([float(late.size)]), np.array([late.sum()]), 0.0, 150.0)
     assert found.mean_ms > 40.0
+
+
+def test_of_a_pool_that_nobody_acted_on_a_view_of_a_twentieth_of_the_window_counts_less_than_half() -> None:
+    prior = prior_delay(150.0)
+    assert prior.arrived(0.0) == pytest.approx(0.1)
+    assert prior.arrived(7.5) < 0.5
+    assert prior.arrived(150.0) > 0.999
+
+
+def test_where_actions_come_at_once_ten_of_them_are_enough_to_say_so() -> None:
+    nothing = np.zeros(1)
+    instant = [fitted_delay(np.array([150.0]), nothing, nothing, count, 150.0).instant for count in (1.0, 10.0)]
+    assert instant == pytest.approx([1.1 / 2, 10.1 / 11])
+
+
+def test_open_decisions_are_read_with_the_delays_known_now_and_close_with_those_they_were_made_with() -> None:
+    made_with, known_now = Delay(0.5, 5.0 * FEED_MS), Delay(0.0, 50.0 * FEED_MS)
+    state = fold(UserState(), decision("r", [0, 1], delays=(made_with, made_with)), 0, MEMORY).state
+    for slot in (0, 1):
+        seen = Seen(event_id=f"s{slot}", user="u", request_id="r", slot=slot, item=f"i{slot}")
+        state = fold(state, seen, 0, MEMORY).state
+    believed = {("a", "like"): known_now}
+    now_ms = 10 * FEED_MS
+    read = evidence_at(state, now_ms, MEMORY, believed)
+    assert read["a", "like"].exposure == pytest.approx(known_now.arrived(now_ms))
+    for cell in (("a", "hide"), ("b", "like")):  # of which nothing is believed
+        assert read[cell].exposure == pytest.approx(made_with.arrived(now_ms))
+    closed, _ = close_due(state, MEMORY.window_ms + 1, MEMORY)
+    assert evidence_at(closed, MEMORY.window_ms + 1, MEMORY, believed)["a", "like"].exposure == pytest.approx(
+        made_with.arrived(MEMORY.window_ms)
+    )
 
 
 def test_nobody_knows_a_delay_before_an_action() -> None:

@@ -67,8 +67,8 @@ def judge(product: Product, asked: list[tuple[str, str]]) -> None:
 def same(found, wanted) -> None:
     assert {cell for cell, tally in found.items() if tally.exposure} == wanted.keys()
     for cell, (successes, exposure) in wanted.items():
-        assert found[cell].successes == pytest.approx(successes, abs=1e-7)
-        assert found[cell].exposure == pytest.approx(exposure, abs=1e-7)
+        assert found[cell].successes == pytest.approx(successes, abs=1e-9)
+        assert found[cell].exposure == pytest.approx(exposure, abs=1e-9)
 
 
 def stored(product: Product) -> dict:
