@@ -13,6 +13,7 @@ import asyncio
 import gc
 import json
 import logging
+import math
 import platform
 import sys
 import tempfile
@@ -124,7 +125,8 @@ def rates(stage: Stage, size: Size, decider: str, seed: int) -> dict[str, float]
 
 
 def figures_of(contender: str, of: Pace) -> dict[str, float]:
-    return {f"{RATES[contender]}_per_s": of.per_s, f"{RATES[contender]}_cpu_us": of.cpu_us}
+    figures = {f"{RATES[contender]}_per_s": of.per_s, f"{RATES[contender]}_cpu_us": of.cpu_us}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def requests(size: Size, seed: int) -> list[Record]:
