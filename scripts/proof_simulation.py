@@ -24,7 +24,7 @@ from simulator.peers import available_peers  # noqa: E402
 from simulator.referee import FEEDLOOM, ORACLE, Plan, Trial, trial, trials  # noqa: E402
 
 COMPARED = {"static": 200, "satiation": 200, "drift": 200, "delay": 60}  # seeds, with baselines and peers
-ALSO = {"delay_quality": 12, "cascade": 60, "logit": 12}
+ALSO = {"delay_quality": 12, "cascade": 120, "logit": 12}
 EQUAL = {"equal": 800, "equal_delay": 800}  # seeds of the blend alone, for its shares
 FEEDS = 2000
 EQUAL_FEEDS = 500
