@@ -5,7 +5,7 @@ what has to be sent is returned. Nothing here is kept until `commit`.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Literal, NamedTuple
 
@@ -18,10 +18,10 @@ from engine.fold import close_due, fold
 from engine.policy import Policy
 from engine.pools import Facts, gather
 from engine.serve import serve
-from engine.state import Lesson, UserState
+from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened
 from streams.codec import decode, encode
-from streams.store import Changes, PartitionStore, Position
+from streams.store import Changed, Changes, PartitionStore, Position
 
 Input = Literal["requests", "feedback", "feeds"]
 NEWCOMER = UserState()
@@ -88,8 +88,8 @@ class Partition:
         heapify(self._due)
         stored = store.sums()
         self._sums = merged([msgspec.json.decode(stored, type=SumsRecord)] if stored else [])
-        for at_ms, lessons in store.lessons():
-            self._sums.absorb(lessons, at_ms, policy)
+        for at_ms, lesson in store.lessons():
+            self._sums.absorb([lesson], at_ms, policy)
         self._begin()
 
     def _begin(self) -> None:
@@ -97,7 +97,8 @@ class Partition:
         self._users: dict[str, UserState] = {}
         self._now_due: list[tuple[int, str]] = []
         self._no_longer_due: list[tuple[int, str]] = []
-        self._lessons: list[tuple[int, list[Lesson]]] = []
+        self._lessons: list[tuple[int, Lesson]] = []
+        self._views: dict[tuple[Cell, int], tuple[float, float]] = {}
         self._new_sums: bytes | None = None
 
     def state(self, user: str) -> UserState:
@@ -169,9 +170,15 @@ class Partition:
 
     def commit(self) -> None:
         """Keep the micro-batch: users, due decisions, lessons and offsets in one write."""
-        self._store.write(
-            Changes(self._users, self._now_due, self._no_longer_due, self._lessons, self._new_sums, self.position)
+        changes = Changes(
+            users=[Changed(user, self._cache[user], state) for user, state in self._users.items()],
+            due=self._now_due,
+            no_longer_due=self._no_longer_due,
+            lessons=[*self._lessons, *self._coalesced()],
+            sums=self._new_sums,
+            position=self.position,
         )
+        self._store.write(changes)
         for user, state in self._users.items():
             self._cache[user] = state
             self._cache.move_to_end(user)
@@ -234,10 +241,21 @@ class Partition:
         """Teach the population, and remember it for a restart."""
         if not lessons:
             return
-        kept = [shortened(lesson, self._policy) for lesson in lessons]
-        self._sums.absorb(kept, self.position.clock_ms, self._policy)
-        self._lessons.append((self.position.clock_ms, kept))
+        at_ms = self.position.clock_ms
+        self._sums.absorb(lessons, at_ms, self._policy)
         self.position.lessons_to += 1
+        for lesson in lessons:
+            if isinstance(lesson, ViewLesson) and lesson.delay_ms is None:
+                place = (lesson.cell, lesson.rank)
+                successes, exposure = self._views.get(place, (0.0, 0.0))
+                self._views[place] = (successes + lesson.successes, exposure + lesson.exposure)
+            else:
+                self._lessons.append((at_ms, shortened(lesson, self._policy)))
+
+    def _coalesced(self) -> Iterator[tuple[int, Lesson]]:
+        """Views of one pool, action and rank as one lesson: they are the most, and add up to the same."""
+        for (cell, rank), (successes, exposure) in self._views.items():
+            yield self.position.clock_ms, ViewLesson(cell, rank, successes, exposure, 0, None)
 
     def _turn_clock(self, at_ms: int) -> list[Message]:
         """Close what is due; where the clock passes a population version, the sums of before it are to be sent."""
@@ -264,8 +282,9 @@ class Partition:
     def _sums_at(self, version: int) -> Message:
         """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
         window_ms = self._policy.memory.window_ms
+        self._sums.records = self.position.lessons_to  # the same, however lessons were coalesced before a restart
         record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
         self._new_sums = msgspec.json.encode(record)
-        self._lessons = []
+        self._lessons, self._views = [], {}
         self.position.version, self.position.lessons_from = version, self.position.lessons_to
         return Message("sums", str(self.number).encode(), self._new_sums, partition=self.number)

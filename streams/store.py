@@ -1,26 +1,27 @@
 """The state of one partition on disk: users, due decisions, lessons and offsets in one rocksdict store.
 
-What a micro-batch changes goes into one write batch: all of it is there after a crash, or none.
+What a micro-batch changes goes into one write batch: all of it is there after a crash, or none. A user's open
+decisions have records of their own: most reactions change one of them and nothing else.
 """
 
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
 from rocksdict import Options, Rdict, WriteBatch
 
 from engine.errors import InputError
-from engine.state import Lesson, UserState
+from engine.state import Cell, ClosedTally, LedgerRow, Lesson, Reacted, Tally, UserState, Waiting
 from streams.failpoints import passing
 
 OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a store
 RETRY_SECONDS = 0.1
 WRITE_BUFFER_BYTES = 16 << 20
 WAL_BYTES_MAX = 64 << 20
-USER, DUE, LESSON, SUMS, POSITION = b"u", b"d", b"l", b"s", b"p"  # what a key begins with
+USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p"  # what a key begins with
 
 
 class Position(Struct, array_like=True):
@@ -40,25 +41,50 @@ class Position(Struct, array_like=True):
     lessons_to: int = 0
 
 
-class Changes(Struct):
+class Changed(NamedTuple):
+    """A user's state as it is stored, and as it is to be."""
+
+    user: str
+    old: UserState
+    new: UserState
+
+
+class Changes(NamedTuple):
     """What one micro-batch changes; `sums` is None where the stored sums stay."""
 
-    users: dict[str, UserState]
+    users: list[Changed]
     due: list[tuple[int, str]]
     no_longer_due: list[tuple[int, str]]
-    lessons: list[tuple[int, list[Lesson]]]
+    lessons: list[tuple[int, Lesson]]
     sums: bytes | None
     position: Position
 
 
+class _UserRecord(Struct, frozen=True, array_like=True):
+    """A user's state but for the open decisions, of which it has the ids in their order."""
+
+    closed: dict[Cell, ClosedTally]
+    history: tuple[Reacted, ...]
+    waiting: tuple[Waiting, ...]
+    served: dict[str, int]
+    taught: dict[Cell, Tally]
+    open: tuple[str, ...]
+
+
 _encoder = msgspec.msgpack.Encoder()
-_users = msgspec.msgpack.Decoder(UserState)
-_lessons = msgspec.msgpack.Decoder(list[tuple[int, list[Lesson]]])
+_users = msgspec.msgpack.Decoder(_UserRecord)
+_rows = msgspec.msgpack.Decoder(LedgerRow)
+_lessons = msgspec.msgpack.Decoder(list[tuple[int, Lesson]])
 _positions = msgspec.msgpack.Decoder(Position)
 
 
 def _number(value: int) -> bytes:
     return value.to_bytes(8, "big")
+
+
+def _open_key(user: str, request_id: str) -> bytes:
+    name = user.encode()
+    return OPEN + _number(len(name)) + name + request_id.encode()
 
 
 def _due_key(until_ms: int, user: str) -> bytes:
@@ -81,12 +107,25 @@ class PartitionStore:
     def user(self, user: str) -> UserState | None:
         """A user's state."""
         data = self._store.get(USER + user.encode())
-        return None if data is None else _users.decode(data)
+        return None if data is None else self._whole(user, data)
 
     def users(self) -> Iterator[tuple[str, UserState]]:
         """All users and their states."""
         for key, data in self._range(USER):
-            yield key.decode(), _users.decode(data)
+            user = key.decode()
+            yield user, self._whole(user, data)
+
+    def _whole(self, user: str, data: bytes) -> UserState:
+        """A user's record with the open decisions that it names."""
+        record = _users.decode(data)
+        return UserState(
+            closed=record.closed,
+            ledger={name: _rows.decode(self._store.get(_open_key(user, name))) for name in record.open},
+            history=record.history,
+            waiting=record.waiting,
+            served=record.served,
+            taught=record.taught,
+        )
 
     def due(self) -> Iterator[tuple[int, str]]:
         """(until, user) of open decisions, the first due first."""
@@ -98,8 +137,8 @@ class PartitionStore:
         data: bytes | None = self._store.get(SUMS)
         return data
 
-    def lessons(self) -> Iterator[tuple[int, list[Lesson]]]:
-        """(log time, lessons) of what the stored sums do not hold yet, in order."""
+    def lessons(self) -> Iterator[tuple[int, Lesson]]:
+        """(log time, lesson) of what the stored sums do not hold yet, in order."""
         for _, data in self._range(LESSON):
             yield from _lessons.decode(data)
 
@@ -112,8 +151,8 @@ class PartitionStore:
     def write(self, changes: Changes) -> None:
         """Write all of it, in one batch."""
         batch = WriteBatch(raw_mode=True)
-        for user, state in changes.users.items():
-            batch.put(USER + user.encode(), _encoder.encode(state))
+        for changed in changes.users:
+            _put_user(batch, *changed)
         for until_ms, user in changes.due:
             batch.put(_due_key(until_ms, user), b"")
         passing("inside-batch")
@@ -131,6 +170,26 @@ class PartitionStore:
     def close(self) -> None:
         """Let go of it."""
         self._store.close()
+
+
+def _put_user(batch: Any, user: str, old: UserState, new: UserState) -> None:
+    """Put what differs. States are values: what is the same object has not changed."""
+    for request_id, row in new.ledger.items():
+        if old.ledger.get(request_id) is not row:
+            batch.put(_open_key(user, request_id), _encoder.encode(row))
+    for request_id in old.ledger.keys() - new.ledger.keys():
+        batch.delete(_open_key(user, request_id))
+    if (
+        old.history is not new.history
+        or old.closed is not new.closed
+        or old.waiting is not new.waiting
+        or old.served is not new.served
+        or old.taught is not new.taught
+        or old.ledger.keys() != new.ledger.keys()
+    ):
+        ids = tuple(new.ledger)
+        record = (new.closed, new.history, new.waiting, new.served, new.taught, ids)
+        batch.put(USER + user.encode(), _encoder.encode(record))
 
 
 def _opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
