@@ -5,7 +5,7 @@ what has to be sent is returned. Nothing here is kept until `commit`.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import Literal, NamedTuple
 
@@ -170,11 +170,12 @@ class Partition:
 
     def commit(self) -> None:
         """Keep the micro-batch: users, due decisions, lessons and offsets in one write."""
+        self._teach_views()
         changes = Changes(
             users=[Changed(user, self._cache[user], state) for user, state in self._users.items()],
             due=self._now_due,
             no_longer_due=self._no_longer_due,
-            lessons=[*self._lessons, *self._coalesced()],
+            lessons=self._lessons,
             sums=self._new_sums,
             position=self.position,
         )
@@ -238,11 +239,13 @@ class Partition:
             self._now_due.append(due)
 
     def _absorb(self, lessons: tuple[Lesson, ...]) -> None:
-        """Teach the population, and remember it for a restart."""
+        """Teach the population, and remember it for a restart.
+
+        Views are the most, and those of one pool, action and rank add up: they are taught as one, a little later.
+        """
         if not lessons:
             return
         at_ms = self.position.clock_ms
-        self._sums.absorb(lessons, at_ms, self._policy)
         self.position.lessons_to += 1
         for lesson in lessons:
             if isinstance(lesson, ViewLesson) and lesson.delay_ms is None:
@@ -250,12 +253,17 @@ class Partition:
                 successes, exposure = self._views.get(place, (0.0, 0.0))
                 self._views[place] = (successes + lesson.successes, exposure + lesson.exposure)
             else:
-                self._lessons.append((at_ms, shortened(lesson, self._policy)))
+                short = shortened(lesson, self._policy)
+                self._sums.absorb([short], at_ms, self._policy)
+                self._lessons.append((at_ms, short))
 
-    def _coalesced(self) -> Iterator[tuple[int, Lesson]]:
-        """Views of one pool, action and rank as one lesson: they are the most, and add up to the same."""
+    def _teach_views(self) -> None:
+        at_ms = self.position.clock_ms
         for (cell, rank), (successes, exposure) in self._views.items():
-            yield self.position.clock_ms, ViewLesson(cell, rank, successes, exposure, 0, None)
+            lesson = ViewLesson(cell, rank, successes, exposure, at_ms, None)
+            self._sums.absorb([lesson], at_ms, self._policy)
+            self._lessons.append((at_ms, lesson))
+        self._views.clear()
 
     def _turn_clock(self, at_ms: int) -> list[Message]:
         """Close what is due; where the clock passes a population version, the sums of before it are to be sent."""
@@ -282,9 +290,12 @@ class Partition:
     def _sums_at(self, version: int) -> Message:
         """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
         window_ms = self._policy.memory.window_ms
-        self._sums.records = self.position.lessons_to  # the same, however lessons were coalesced before a restart
+        self._teach_views()
+        # The same, however turns were cut and lessons were coalesced before a restart.
+        self._sums.records = self.position.lessons_to
+        self._sums.at_ms = version * self._policy.population.every_ms
         record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
         self._new_sums = msgspec.json.encode(record)
-        self._lessons, self._views = [], {}
+        self._lessons = []
         self.position.version, self.position.lessons_from = version, self.position.lessons_to
         return Message("sums", str(self.number).encode(), self._new_sums, partition=self.number)

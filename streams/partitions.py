@@ -66,7 +66,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._turning = asyncio.Lock()  # held while records and state belong together
         self._next = 0  # of the partitions whose reactions are turned
         self._unkept: set[int] = set()  # partitions with turns that are acknowledged and not yet written
-        self._keep_due = 0.0
+        self._kept_at = 0.0
         self._offsets_due = self._lags_due = 0.0
         self._fitter: asyncio.Task[None] | None = None
 
@@ -199,9 +199,9 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 await asyncio.sleep(RETRY_SECONDS)
                 return
             now = time.monotonic()
-            if self._unkept and now >= self._keep_due:
-                self._keep_due = now + self._settings.keep_every_ms / 1000.0
+            if self._unkept and now >= self._kept_at + self._keep_after():
                 self._keep()
+                self._kept_at = now
         if now >= self._offsets_due:
             self._offsets_due = now + self._settings.offsets_every_ms / 1000.0
             await self._tell_offsets()
@@ -231,6 +231,11 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         if decided or rest:
             passing("after-acknowledgement")
         self._unkept |= touched
+
+    def _keep_after(self) -> float:
+        """How many seconds to wait for the next write batch: longer where more than a turn is waiting."""
+        busy = max(map(len, self._pending.values())) >= self._settings.reactions_per_turn
+        return (self._settings.keep_busy_ms if busy else self._settings.keep_every_ms) / 1000.0
 
     def _keep(self) -> None:
         """Write what the turns since the last time have changed; all of it is acknowledged."""

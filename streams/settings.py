@@ -30,7 +30,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     value_bytes_max: int = 262_144  # of one request or reaction; more is a dead letter
     users_cached: int = 20_000  # decoded user states that a partition keeps in memory
     session_ms: int = 10_000  # a worker that is silent for so long has left
-    keep_every_ms: int = 50  # at least, between two write batches of state; what is lost is folded again
+    keep_every_ms: int = 50  # between two write batches of state; what a kill loses is folded again
+    keep_busy_ms: int = 250  # the same while reactions wait: the fewer batches, the sooner they are worked off
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; they are for lag tools alone
     lags_every_ms: int = 5_000  # how often both lags of a partition are written to `metrics`
 
