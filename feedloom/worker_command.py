@@ -29,4 +29,9 @@ def worker(log_level: str, **given: str | None) -> None:
     check(read_settings())  # before anything is started: what is wrong is one sentence
     faust = import_module("faust")
     hosted = import_module("streams.worker")  # it reads the settings when it is imported
-    faust.Worker(hosted.app, loglevel=log_level).execute_from_commandline()
+    try:
+        faust.Worker(hosted.app, loglevel=log_level).execute_from_commandline()
+    except SystemExit:
+        if hosted.refusals:
+            raise hosted.refusals[0] from None
+        raise

@@ -50,9 +50,8 @@ class Message(NamedTuple):
 
 def warm_up(facts: Facts) -> None:
     """Compile or load everything that answering needs, before somebody waits for it."""
-    items = ["a", "b"]
-    pools = {name: items for name, pool in facts.policy.pools.items() if pool.kind == "external"}
-    request = Request(request_id="warm-up", user="nobody", slots=2, candidates=pools)
+    pools = {name: ["item"] for name, pool in facts.policy.pools.items() if pool.kind == "external"}
+    request = Request(request_id="warm-up", user="nobody", slots=1, candidates=pools)
     decision = serve(NEWCOMER, request, gather(NEWCOMER, request, facts), 0)
     adopted = fold(NEWCOMER, decision, 0, facts.policy.memory)
     serve(adopted.state, request, gather(adopted.state, request, facts), 1)
@@ -155,13 +154,13 @@ class Partition:
         self.position.feeds = record.offset + 1
         try:
             decision = decode(record.value or b"")
-            if not isinstance(decision, Decision):
-                raise InputError("no decision")
-            asked = int(headers[REQUEST_OFFSET])
-        except (InputError, KeyError, ValueError) as error:
+            asked = headers.get(REQUEST_OFFSET, b"")
+            if not (isinstance(decision, Decision) and asked.isdigit()):
+                raise InputError("this is no decision with the offset of its request, so no worker has written it")
+        except InputError as error:
             return self.dead_letter("feeds", record, error)
         self._fold_decision(decision)
-        self.position.requests = max(self.position.requests, asked + 1)
+        self.position.requests = max(self.position.requests, int(asked) + 1)
         return []
 
     def sent(self, feeds_offset: int) -> None:

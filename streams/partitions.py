@@ -15,6 +15,7 @@ from contextlib import suppress
 
 import msgspec
 
+from engine.errors import InputError
 from engine.events import Tick
 from engine.policy import Policy
 from streams.broker import (
@@ -141,11 +142,12 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 value_bytes_max=self._settings.value_bytes_max,
                 users_cached=self._settings.users_cached,
             )
-            await refold(partition, self._settings, self._sent)
+            await self._refuse_other_topics(partition)
+            await refold(partition, self._settings, self._sent, lambda: number in self._assigned)
         except BaseException:
             store.close()
             raise
-        if number not in self._assigned:  # lost meanwhile
+        if number not in self._assigned:  # lost meanwhile; what was folded again is kept
             store.close()
             return
         position = partition.position
@@ -155,6 +157,17 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._stores[number], self.owned[number] = store, partition
         self._quiet_since[number] = self._ticked[number] = time.monotonic()
         log.info("partition %d is taken over at %s", number, position)
+
+    async def _refuse_other_topics(self, partition: Partition) -> None:
+        """Raise InputError where a topic ends before what the store has seen of it: it is not the same topic."""
+        for name, offset in partition.position.offsets().items():
+            place = Place(self._settings.topic(name), partition.number)
+            end = (await self._consumer.end_offsets([place]))[place]
+            if offset > end:
+                raise InputError(
+                    f"the state of partition {partition.number} has seen {place.topic} up to offset {offset} and "
+                    f"it ends at {end}: the topic was made anew, so remove {self._settings.state_folder}"
+                )
 
     def _let_go(self, numbers: Iterable[int]) -> None:
         """Close the stores of partitions; what they have not kept is dropped."""
@@ -171,6 +184,8 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
 
     async def _fetch(self) -> None:
         """Get records for what has none at hand; wait for some if nothing has any."""
+        if not self._pending:
+            await asyncio.sleep(WAIT_MS / 1000.0)  # for partitions
         empty = [place for place, records in self._pending.items() if not records]
         if not empty:
             return
@@ -192,10 +207,13 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             touched: set[int] = set()
             try:
                 await self._work(touched)
-            except KafkaError as error:
-                log.warning("a turn was not acknowledged; its partitions are folded again: %r", error)
+            except BaseException as error:
+                # Half of it may have been sent: what is in memory of these partitions is no longer what they are.
                 self._unkept -= touched
                 self._let_go(touched & self.owned.keys())
+                if not isinstance(error, KafkaError):
+                    raise
+                log.warning("a turn was not acknowledged; its partitions are folded again: %r", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 return
             now = time.monotonic()

@@ -18,9 +18,14 @@ class _Moment(Struct):
 
 
 async def refold(
-    partition: Partition, settings: Settings, sent: Callable[[Sequence[Message]], Awaitable[None]]
+    partition: Partition,
+    settings: Settings,
+    sent: Callable[[Sequence[Message]], Awaitable[None]],
+    wanted: Callable[[], bool],
 ) -> None:
-    """Bring a partition to where the topics end now; `sent` sends messages and returns when they are acknowledged.
+    """Bring a partition to where the topics end now, as long as it is `wanted`.
+
+    `sent` sends messages and returns when they are acknowledged. What is folded is kept as it goes.
 
     The topics are merged by time, and decisions go first where times are equal, as they were before what they
     caused: so no more is open at a time than was when it happened.
@@ -45,3 +50,5 @@ async def refold(
                 messages += partition.react(plain(record))
         await sent(messages)
         partition.commit()
+        if not wanted():
+            return

@@ -40,6 +40,10 @@ class Position(Struct, array_like=True):
     lessons_from: int = 0
     lessons_to: int = 0
 
+    def offsets(self) -> dict[str, int]:
+        """The next offset by topic."""
+        return {"requests": self.requests, "feedback": self.feedback, "feeds": self.feeds}
+
 
 class Changed(NamedTuple):
     """A user's state as it is stored, and as it is to be."""

@@ -8,6 +8,7 @@ group would split the shared topics too, is not started.
 import asyncio
 import gc
 import logging
+import signal
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -16,8 +17,10 @@ import faust
 from faust.app.base import BootStrategy
 from mode import Service
 
+from engine.errors import InputError
 from engine.policy import Policy
 from streams.facts import FactsReader
+from streams.partition import warm_up
 from streams.partitions import Partitions
 from streams.policy_file import read_policy
 from streams.settings import read_settings
@@ -44,6 +47,8 @@ class App(faust.App):
 gc.set_threshold(50_000, 20, 100)
 for name in ("aiokafka", "kafka"):  # the clients' ways are of no interest while they go well
     logging.getLogger(name).setLevel(logging.WARNING)
+log = logging.getLogger(__name__)
+refusals: list[InputError] = []  # why the worker ended, if it did so by itself
 settings = read_settings()
 policy = read_policy(settings.policy) if settings.policy else Policy()
 facts = FactsReader(settings, policy)
@@ -53,6 +58,13 @@ app = App(
     web_enabled=False,
     worker_redirect_stdouts=False,
 )
+
+
+def refuse(error: InputError) -> None:
+    """End the worker in order: somebody has to mend what the error says."""
+    log.critical("%s", error)
+    refusals.append(error)
+    signal.raise_signal(signal.SIGTERM)
 
 
 class Hosted(Service):
@@ -65,7 +77,10 @@ class Hosted(Service):
 
     def _ended(self, work: "asyncio.Task[None]") -> None:
         """A worker that cannot go on says so and ends; another one takes its partitions."""
-        if not work.cancelled() and (error := work.exception()):
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, InputError):
+            refuse(error)
+        elif error is not None:
             self.add_future(self.crash(error))
 
     async def end(self) -> None:
@@ -97,6 +112,7 @@ class PartitionsService(Hosted):
     async def on_start(self) -> None:
         """Join the group."""
         partitions = await asyncio.to_thread(check, settings)
+        await asyncio.to_thread(warm_up, facts.facts)
         self.partitions = Partitions(settings, policy, facts, partitions)
         await self.partitions.start()
         await self.begin(self.partitions.run())

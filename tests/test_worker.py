@@ -22,7 +22,7 @@ from engine.sums_record import SumsRecord
 from scripts.kafka_broker import Cluster
 from streams.codec import decode
 from streams.policy_file import read_policy
-from streams.store import PartitionStore
+from streams.store import Changes, PartitionStore, Position
 
 SEED = 20261126
 FAILPOINTS = ("before-acknowledgement", "after-acknowledgement", "inside-batch", "after-batch")
@@ -322,6 +322,15 @@ def test_a_worker_refuses_topics_that_would_lose_or_mix_up_users(kafka: Cluster,
     assert "LogAppendTime" in product.log()
     assert "Traceback" not in product.log()
     product.close()
+
+
+def test_state_that_is_ahead_of_its_topics_is_refused(product: Product) -> None:
+    store = PartitionStore(product.settings.state_folder / "partition-0")
+    store.write(Changes([], [], [], [], None, Position(product.partitions, requests=999)))
+    store.close()
+    with product.worker() as process:
+        assert process.wait(20) == 2
+    assert "up to offset 999 and it ends at 0: the topic was made anew, so remove" in product.log()
 
 
 def test_faust_itself_can_start_the_worker(product: Product) -> None:
