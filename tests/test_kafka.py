@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import NewTopic
 
-from scripts.kafka_broker import Cluster
+from scripts.kafka_broker import Cluster, cluster
 
 TESTS = Path(__file__).parent
 WAIT_SECONDS_MAX = 45.0
@@ -113,3 +114,17 @@ def test_a_faust_app_joins_consumes_and_lives_through_a_second_member(kafka: Clu
             send_until("both members consume", one, two)
         send_until("the first member goes on alone", one)
     producer.close()
+
+
+@pytest.mark.skipif("KAFKA_BOOTSTRAP" in os.environ, reason="the brokers are not ours to start")
+@pytest.mark.kafka
+def test_three_brokers_keep_three_copies_and_go_on_without_one() -> None:
+    with cluster(3) as running:
+        admin = KafkaAdminClient(bootstrap_servers=running.bootstrap)
+        admin.create_topics([NewTopic("copies", 1, 3, topic_configs={"min.insync.replicas": "2"})])
+        admin.close()
+        producer = KafkaProducer(bootstrap_servers=running.bootstrap, acks="all")
+        assert producer.send("copies", b"one").get(30).offset == 0
+        running.brokers[0].kill()
+        assert producer.send("copies", b"two").get(60).offset == 1
+        producer.close()
