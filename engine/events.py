@@ -7,6 +7,7 @@ from msgspec import Struct
 SCHEMA = 1  # version of every event and decision
 ID_LENGTH_MAX = 256
 SLOTS_MAX = 1000  # of any feed; a policy may allow fewer
+TS_MS_MAX = 2**53  # beyond it JSON's readers do not agree on a whole number; the year is 287396 by then
 
 
 def check_ids(*ids: str) -> None:
@@ -20,6 +21,12 @@ def check_schema(schema: int) -> None:
     """Raise ValueError for a schema version that this build does not read."""
     if schema != SCHEMA:
         raise ValueError(f"schema version {schema} is not known; this build reads version {SCHEMA}")
+
+
+def check_time(ts_ms: int | None) -> None:
+    """Raise ValueError for a time that no clock can show."""
+    if ts_ms is not None and not 0 <= ts_ms <= TS_MS_MAX:
+        raise ValueError(f"ts_ms counts milliseconds since the epoch, so it is from 0 to {TS_MS_MAX}")
 
 
 class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True):
@@ -39,6 +46,7 @@ class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True
         """Refuse a request that cannot be answered."""
         check_schema(self.schema)
         check_ids(self.request_id, self.user)
+        check_time(self.ts_ms)
         if not 1 <= self.slots <= SLOTS_MAX:
             raise ValueError(f"a feed has 1 to {SLOTS_MAX} slots, not {self.slots}")
         for pool, items in self.candidates.items():
@@ -57,8 +65,9 @@ class _OfSlot(Struct, frozen=True, tag_field="kind", kw_only=True):
     def __post_init__(self) -> None:
         check_schema(self.schema)
         check_ids(self.event_id, self.user, self.request_id, self.item)
-        if self.slot < 0:
-            raise ValueError(f"slots count from 0, so {self.slot} is none")
+        check_time(self.ts_ms)
+        if not 0 <= self.slot < SLOTS_MAX:
+            raise ValueError(f"slots count from 0 to {SLOTS_MAX - 1}, so {self.slot} is none")
 
 
 class Seen(_OfSlot, frozen=True, tag="seen"):
@@ -90,6 +99,7 @@ class Organic(Struct, frozen=True, tag_field="kind", tag="organic", kw_only=True
         """Refuse empty ids."""
         check_schema(self.schema)
         check_ids(self.event_id, self.user, self.item, self.action)
+        check_time(self.ts_ms)
 
 
 class Tick(Struct, frozen=True, tag_field="kind", tag="tick", kw_only=True):

@@ -9,6 +9,7 @@ from itertools import islice
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from blending.types import IntArray
 from engine.events import SCHEMA, check_schema
@@ -35,7 +36,7 @@ class DelaysRecord(Struct, frozen=True, array_like=True):
 
 
 class SumsRecord(Struct, frozen=True, tag_field="kind", tag="sums", kw_only=True):
-    """The sums of one partition: of every reaction that entered its log before version * Δ.
+    """The sums of one partition: of every reaction that entered its log before `version`, a time of the log.
 
     They were the same at every version from `since` on. `likes` has an entry per item; `pairs` is a flat list of
     (item, other item, count), items by their place in `items`.
@@ -93,6 +94,14 @@ def shortened(lesson: Lesson, policy: Policy) -> Lesson:
     liked = (entry for entry in reversed(lesson.before) if entry.action in policy.likes)
     latest = list(islice(liked, policy.population.recent_likes))
     return ReactionLesson(lesson.item, lesson.action, tuple(reversed(latest)))
+
+
+def shortlisted(record: SumsRecord, most: int) -> SumsRecord:
+    """The same sums with at most so many pairs of each item, the most frequent, so that they fit into a message."""
+    pairs = np.array(record.pairs, np.int64).reshape(-1, 3)
+    _, first, count = np.unique(pairs[:, 0], return_index=True, return_counts=True)
+    place = np.arange(len(pairs)) - np.repeat(first, count)  # in its item's row, which is sorted
+    return replace(record, pairs=pairs[place < most].ravel().tolist())
 
 
 def _pairs(sums: Sums) -> IntArray:

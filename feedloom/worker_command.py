@@ -8,6 +8,7 @@ import click
 from streams.settings import PREFIX, read_settings
 from streams.topics import check
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FLAGS = ("bootstrap", "topic_prefix", "group", "state_folder", "policy")  # settings that have a flag of their own
 
 
@@ -17,7 +18,9 @@ FLAGS = ("bootstrap", "topic_prefix", "group", "state_folder", "policy")  # sett
 @click.option("--group", help="The consumer group of all workers of one product.")
 @click.option("--state", "state_folder", metavar="DIR", help="Where the state of this worker's partitions is kept.")
 @click.option("--policy", metavar="FILE", help="TOML file; the defaults are in policy.toml.")
-@click.option("--log-level", default="INFO", show_default=True, help="Least severity that is logged, to stderr.")
+@click.option(
+    "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="Least that is logged."
+)
 def worker(log_level: str, **given: str | None) -> None:
     """Answer requests and learn from feedback, for the partitions that the group gives this worker.
 

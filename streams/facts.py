@@ -24,6 +24,7 @@ class FactsReader:
     def __init__(self, settings: Settings, policy: Policy) -> None:
         """Begin with a population that has seen nothing."""
         self.facts = Facts(policy, fit(Sums(), policy))
+        self.versions: set[int] = set()  # of the population, that stand in its topic
         self._settings = settings
         self._consumer: Consumer | None = None
 
@@ -48,7 +49,10 @@ class FactsReader:
         """Take the newest of what has come; what cannot be used leaves the old one."""
         assert self._consumer is not None
         fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
-        values = [record.value for records in fetched.values() for record in records if record.value]
+        newest = [record for records in fetched.values() for record in records]
+        for record in newest:
+            self._note(record.key, there=bool(record.value))
+        values = [record.value for record in newest if record.value]
         if not values:
             return
         policy = self.facts.policy
@@ -58,3 +62,7 @@ class FactsReader:
                 self.facts = Facts(policy, await asyncio.to_thread(population_of, record, policy))
         except (msgspec.DecodeError, InputError) as error:
             log.error("a population version is not used: %s", error)
+
+    def _note(self, key: bytes | None, *, there: bool) -> None:
+        if key and key.isdigit():
+            (self.versions.add if there else self.versions.discard)(int(key))

@@ -18,6 +18,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 POLL_MS = 200
+RETRY_SECONDS = 5.0
 VERSIONS_KEPT = 2  # of the population; an older one is taken out of its topic
 
 
@@ -31,11 +32,19 @@ class Fitter:
         self._producer = producer
         self._partitions = partitions
         self._sums: dict[int, SumsRecord] = {}
-        self._published: list[int] = []
+        self._published = -1
         self._fitted: list[int] | None = None  # the log records of each partition that the last fit was made of
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Go on until cancelled, after a pause where something fails."""
+        while True:
+            try:
+                await self._read()
+            except Exception:
+                log.exception("the fitter failed, and begins anew")
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read(self) -> None:
         consumer, _ = await whole_topic(self._settings, "sums")
         try:
             while True:
@@ -54,7 +63,11 @@ class Fitter:
         except msgspec.DecodeError as error:
             log.error("sums that cannot be read are left out: %s", error)
             return
-        self._sums[record.partition] = record
+        known = self._sums.get(record.partition)
+        if (
+            known is None or record.version >= known.version
+        ):  # else of an owner that did not know it was one no more
+            self._sums[record.partition] = record
 
     async def _fit(self) -> None:
         """Publish the newest version that every partition has passed, unless nothing was learned since the last.
@@ -62,9 +75,11 @@ class Fitter:
         A partition whose sums are of a later version already is waited for: the others will come to that one.
         """
         records = [record for _, record in sorted(self._sums.items())]
+        if not records:
+            return
         version = min(record.version for record in records)
         taught = [record.records for record in records]
-        known = max([self._facts.facts.population.version, *self._published])
+        known = max(self._facts.facts.population.version, self._published)
         together = len(records) == self._partitions and all(record.since <= version for record in records)
         if not together or version <= known or taught == self._fitted:
             return
@@ -72,10 +87,9 @@ class Fitter:
         value = await asyncio.to_thread(fitted, records, policy, version)
         await (await self._producer.send(Message("population", str(version).encode(), value)))
         self._fitted = taught
-        self._published.append(version)
-        for old in self._published[:-VERSIONS_KEPT]:
+        self._published = version
+        for old in sorted(self._facts.versions - {version})[: 1 - VERSIONS_KEPT]:
             await self._producer.send(Message("population", str(old).encode(), None))
-        self._published = self._published[-VERSIONS_KEPT:]
 
 
 def fitted(records: list[SumsRecord], policy: Policy, version: int) -> bytes:

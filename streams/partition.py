@@ -19,7 +19,7 @@ from engine.policy import Policy
 from engine.pools import Facts, gather
 from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
-from engine.sums_record import SumsRecord, merged, record_of, shortened
+from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 from streams.codec import decode, encode
 from streams.store import Changed, Changes, PartitionStore, Position
 
@@ -27,6 +27,8 @@ Input = Literal["requests", "feedback", "feeds"]
 NEWCOMER = UserState()
 REQUEST_OFFSET = "feedloom.request-offset"  # header of a decision: where its request stands
 REASON_LENGTH_MAX = 1000  # of a dead letter
+PAIRS_SENT = 2  # times `neighbours_max`: so many of the most frequent pairs of each item are published
+LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
 
 class Record(NamedTuple):
@@ -46,6 +48,11 @@ class Message(NamedTuple):
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
     partition: int | None = None
+
+
+def version_at(at_ms: int, policy: Policy) -> int:
+    """The population version that is due at a time of the log: the latest multiple of Δ, in milliseconds."""
+    return at_ms // policy.population.every_ms * policy.population.every_ms
 
 
 def warm_up(facts: Facts) -> None:
@@ -131,11 +138,14 @@ class Partition:
         offset = str(record.offset).encode()
         return [Message("feeds", record.key, encode(decision), ((REQUEST_OFFSET, offset),), self.number)]
 
-    def react(self, record: Record) -> list[Message]:
-        """Fold a reaction; its log time moves the clock, even if it cannot be read."""
+    def react(self, record: Record, last_ms: int | None = None) -> list[Message]:
+        """Fold a reaction; its log time moves the clock, even if it cannot be read.
+
+        `last_ms` is the time of the last reaction of this turn: sums that it will make outdated are not sent.
+        """
         if record.offset < self.position.feedback:
             return []
-        messages = self._turn_clock(record.at_ms)
+        messages = self._turn_clock(record.at_ms, record.at_ms if last_ms is None else last_ms)
         self.position.feedback = record.offset + 1
         try:
             reaction = self._read_reaction(record)
@@ -187,14 +197,19 @@ class Partition:
         self._begin()
 
     def dead_letter(self, topic: Input, record: Record, error: Exception) -> list[Message]:
-        """What to send of a record that nothing can be made of: its own bytes, where it stood, and why."""
+        """What to send of a record that nothing can be made of: its own bytes, where it stood, and why.
+
+        Of a value that is too long for a dead letter its beginning, and how long it was.
+        """
+        value = record.value or b""
         headers = (
             ("feedloom.topic", topic.encode()),
             ("feedloom.partition", str(self.number).encode()),
             ("feedloom.offset", str(record.offset).encode()),
             ("feedloom.reason", str(error)[:REASON_LENGTH_MAX].encode(errors="backslashreplace")),
+            *((("feedloom.cut-from-bytes", str(len(value)).encode()),) if len(value) > LETTER_BYTES_MAX else ()),
         )
-        return [Message("dead-letters", record.key, record.value, headers)]
+        return [Message("dead-letters", record.key, value[:LETTER_BYTES_MAX], headers)]
 
     def _read(self, record: Record, kind: type[Request]) -> Request:
         event = self._decoded(record)
@@ -264,16 +279,17 @@ class Partition:
             self._lessons.append((at_ms, lesson))
         self._views.clear()
 
-    def _turn_clock(self, at_ms: int) -> list[Message]:
+    def _turn_clock(self, at_ms: int, last_ms: int) -> list[Message]:
         """Close what is due; where the clock passes a population version, the sums of before it are to be sent."""
         if at_ms <= self.position.clock_ms:
             return []
-        every_ms = self._policy.population.every_ms
-        version = at_ms // every_ms
+        version = version_at(at_ms, self._policy)
         messages = []
         if version > self.position.version:
-            self._close_due(version * every_ms)
-            messages = [self._sums_at(version)]
+            self._close_due(version)
+            if version_at(last_ms, self._policy) <= version:
+                messages = [self._sums_at(version)]
+            self.position.version = version
         self._close_due(at_ms)
         self.position.clock_ms = at_ms
         return messages
@@ -288,13 +304,14 @@ class Partition:
 
     def _sums_at(self, version: int) -> Message:
         """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
-        window_ms = self._policy.memory.window_ms
+        window_ms, neighbours_max = self._policy.memory.window_ms, self._policy.population.neighbours_max
         self._teach_views()
         # The same, however turns were cut and lessons were coalesced before a restart.
         self._sums.records = self.position.lessons_to
-        self._sums.at_ms = version * self._policy.population.every_ms
+        self._sums.at_ms = version
         record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
         self._new_sums = msgspec.json.encode(record)
         self._lessons = []
-        self.position.version, self.position.lessons_from = version, self.position.lessons_to
-        return Message("sums", str(self.number).encode(), self._new_sums, partition=self.number)
+        self.position.lessons_from = self.position.lessons_to
+        value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * neighbours_max))
+        return Message("sums", str(self.number).encode(), value, partition=self.number)

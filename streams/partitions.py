@@ -32,7 +32,7 @@ from streams.codec import encode
 from streams.facts import FactsReader
 from streams.failpoints import passing
 from streams.fitter import Fitter
-from streams.partition import Message, Partition
+from streams.partition import Message, Partition, version_at
 from streams.recovery import refold
 from streams.settings import Settings
 from streams.store import PartitionStore
@@ -41,8 +41,12 @@ log = logging.getLogger(__name__)
 
 INPUTS = ("requests", "feedback")
 WAIT_MS = 50  # for records, when there are none
+STOP_SECONDS = 1.0  # for each step of leaving
 TICK_SECONDS = 0.5  # at least, between two ticks of one partition
 RETRY_SECONDS = 1.0  # after the broker refused something
+
+
+Sent = tuple[Message, "asyncio.Future[object]"]
 
 
 class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
@@ -68,6 +72,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._next = 0  # of the partitions whose reactions are turned
         self._unkept: set[int] = set()  # partitions with turns that are acknowledged and not yet written
         self._kept_at = 0.0
+        self._looped_at = time.monotonic()
         self._offsets_due = self._lags_due = 0.0
         self._fitter: asyncio.Task[None] | None = None
 
@@ -77,24 +82,40 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         await self._consumer.start()
 
     async def run(self) -> None:
-        """Turn until cancelled; a cancellation waits for the end of the turn."""
+        """Turn until cancelled; a cancellation waits for the end of the turn, if it comes soon."""
         while True:
             await self._take_over()
             await self._fetch()
+            self._drop_after_a_stall()
             turn = asyncio.ensure_future(self._turn())
             try:
                 await asyncio.shield(turn)
             except asyncio.CancelledError:
-                await turn
+                await asyncio.wait({turn}, timeout=STOP_SECONDS)
+                turn.cancel()  # if it is not acknowledged by now: it drops what it did, which is folded again later
+                await asyncio.wait({turn})
                 raise
 
     async def stop(self) -> None:
-        """Keep everything, tell the broker how far we came, and leave the group."""
+        """Keep everything, tell the broker how far we came, and leave the group; without a broker, just leave."""
         self._keep()
-        await self._tell_offsets()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._tell_offsets(), STOP_SECONDS)
         self._let_go(list(self.owned))
-        await self._consumer.stop()
-        await self._producer.stop()
+        for client in (self._consumer, self._producer):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(client.stop(), STOP_SECONDS)
+
+    def _drop_after_a_stall(self) -> None:
+        """After a pause longer than a session others may own our partitions: what is at hand is ours no more."""
+        now = time.monotonic()
+        if self.owned and now - self._looped_at > self._settings.session_ms / 1000.0:
+            log.warning(
+                "this worker stood still for %.1f s; its partitions are taken over anew", now - self._looped_at
+            )
+            self._unkept.clear()
+            self._let_go(list(self.owned))
+        self._looped_at = now
 
     # What the group tells us.
 
@@ -125,10 +146,9 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             except KafkaError as error:
                 log.warning("partition %d could not be taken over, trying again: %r", number, error)
                 await asyncio.sleep(RETRY_SECONDS)
-        if 0 in self.owned and (self._fitter is None or self._fitter.done()):
+        if 0 in self.owned and self._fitter is None:
             fitter = Fitter(self._settings, self._facts, self._producer, self._partitions)
             self._fitter = asyncio.create_task(fitter.run())
-            self._fitter.add_done_callback(_report)
 
     async def _recover(self, number: int) -> None:
         """Open a partition's store, and fold what it has not seen of `feeds` and `feedback`."""
@@ -155,7 +175,7 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             self._consumer.seek(Place(topic, number), offset)
             self._pending[Place(topic, number)] = deque()
         self._stores[number], self.owned[number] = store, partition
-        self._quiet_since[number] = self._ticked[number] = time.monotonic()
+        self._quiet_since[number] = self._ticked[number] = self._looped_at = time.monotonic()
         log.info("partition %d is taken over at %s", number, position)
 
     async def _refuse_other_topics(self, partition: Partition) -> None:
@@ -236,13 +256,16 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
             for record in self._taken(self._requests, number, self._settings.requests_per_turn):
                 touched.add(number)
                 messages += partition.answer(plain(record), facts)
-        decided = await self._on_their_way(messages)
+        # A decision in `feeds` says that all requests before it are dealt with: so dead letters go before it.
+        await self._sent([message for message in messages if message.topic == "dead-letters"])
+        decided = await self._on_their_way([message for message in messages if message.topic == "feeds"])
         messages = []
         turned = self._next_with_reactions()
         if turned is not None:
             touched.add(turned)
-            for record in self._taken(self._feedback, turned, self._settings.reactions_per_turn):
-                messages += self.owned[turned].react(plain(record))
+            records = self._taken(self._feedback, turned, self._settings.reactions_per_turn)
+            for record in records:
+                messages += self.owned[turned].react(plain(record), records[-1].timestamp)
         rest = await self._on_their_way(messages)
         passing("before-acknowledgement")
         await self._acknowledged(decided + rest)
@@ -274,17 +297,27 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._next += 1
         return numbers[self._next % len(numbers)]
 
-    async def _on_their_way(self, messages: Sequence[Message]) -> list[tuple[Message, "asyncio.Future[object]"]]:
-        sent = [(message, await self._producer.send(message)) for message in messages]
+    async def _on_their_way(self, messages: Sequence[Message]) -> list[Sent]:
+        sent = []
+        for message in messages:
+            try:
+                sent.append((message, await self._producer.send(message)))
+            except KafkaError as error:
+                _pass_over(message, error)
         if sent:
             await asyncio.sleep(0)  # so that the client writes them before we go on
         return sent
 
-    async def _acknowledged(self, sent: Iterable[tuple[Message, "asyncio.Future[object]"]]) -> None:
-        for message, future in sent:
-            offset = getattr(await future, "offset", -1)
-            if message.topic == "feeds" and message.partition is not None:
-                self.owned[message.partition].sent(offset + 1)
+    async def _acknowledged(self, sent: Sequence[Sent]) -> None:
+        """Wait for all of them. Raises the first KafkaError, after what became of each is known."""
+        if not sent:
+            return
+        results = await asyncio.gather(*(future for _, future in sent), return_exceptions=True)
+        for (message, _), result in zip(sent, results, strict=True):
+            if isinstance(result, BaseException):
+                _pass_over(message, result)
+            elif message.topic == "feeds" and message.partition is not None:
+                self.owned[message.partition].sent(getattr(result, "offset", -1) + 1)
 
     async def _sent(self, messages: Sequence[Message]) -> None:
         await self._acknowledged(await self._on_their_way(messages))
@@ -306,7 +339,9 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
 
     async def _tell_lags(self) -> None:
         """How many records of a partition wait to be turned."""
-        for number in self.owned:
+        for number in list(self.owned):
+            if number not in self.owned:  # let go while we sent
+                continue
             lags = {name: self._lag(Place(self._settings.topic(name), number)) for name in INPUTS}
             value = {"name": "lag", "partition": number, **lags}
             with suppress(KafkaError):  # the next one will do
@@ -322,16 +357,17 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
 
         By the log's own time, as far as it is known: a tick is due when a population version is.
         """
-        every_ms = self._policy.population.every_ms
-        for number, partition in self.owned.items():
+        for number, partition in list(self.owned.items()):
             position = partition.position
-            log_ms = position.clock_ms + 1000.0 * (now - self._quiet_since[number])
-            if log_ms // every_ms > position.version and now >= self._ticked[number] + TICK_SECONDS:
+            log_ms = position.clock_ms + round(1000 * (now - self._quiet_since[number]))
+            if version_at(log_ms, self._policy) > position.version and now >= self._ticked[number] + TICK_SECONDS:
                 self._ticked[number] = now
                 with suppress(KafkaError):  # the next one will do
                     await self._producer.send(Message("feedback", None, encode(Tick()), partition=number))
 
 
-def _report(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("the fitter ended and will be started again: %r", error)
+def _pass_over(message: Message, error: BaseException) -> None:
+    """Raise what a message could not be sent for; but sums are sent again with the next version."""
+    if message.topic != "sums" or not isinstance(error, KafkaError):
+        raise error
+    log.error("the sums of partition %s are not published: %r", message.partition, error)

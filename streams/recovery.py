@@ -43,11 +43,12 @@ async def refold(
     begin = {feeds: partition.position.feeds, feedback: partition.position.feedback}
     async for records in read_merged(settings, begin, time_of):
         messages: list[Message] = []
+        last_ms = max((record.timestamp for record in records if place_of(record) == feedback), default=0)
         for record in records:
             if place_of(record) == feeds:
                 messages += partition.adopt(plain(record), dict(record.headers))
             else:
-                messages += partition.react(plain(record))
+                messages += partition.react(plain(record), last_ms)
         await sent(messages)
         partition.commit()
         if not wanted():

@@ -100,7 +100,10 @@ class PartitionStore:
 
     def __init__(self, folder: Path) -> None:
         """Open or create it. Raises InputError if it stays locked, or cannot be read."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot keep state in {folder.parent}: {error.strerror}") from error
         self._store = _opened(folder)
 
     def position(self) -> Position | None:
@@ -207,6 +210,10 @@ def _opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
         try:
             return Rdict(str(folder), options)
         except Exception as error:
-            if "lock" not in str(error).lower() or time.monotonic() > end:
+            if "lock" not in str(error).lower():
                 raise InputError(f"cannot open the store {folder}: {error}") from error
+            if time.monotonic() > end:
+                raise InputError(
+                    f"another process has the store {folder}: give every worker a folder of its own"
+                ) from error
             time.sleep(RETRY_SECONDS)

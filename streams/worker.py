@@ -70,6 +70,8 @@ def refuse(error: InputError) -> None:
 class Hosted(Service):
     """A service whose work goes on until the worker stops; if it fails, so does the worker."""
 
+    _work: "asyncio.Task[None] | None" = None
+
     async def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Go on with this beside everything else."""
         self._work = asyncio.create_task(work)
@@ -81,10 +83,13 @@ class Hosted(Service):
         if isinstance(error, InputError):
             refuse(error)
         elif error is not None:
+            log.error("the worker cannot go on", exc_info=error)
             self.add_future(self.crash(error))
 
     async def end(self) -> None:
         """Let the work come to its end."""
+        if self._work is None:
+            return
         self._work.cancel()
         with suppress(asyncio.CancelledError, Exception):  # what it failed of has been said
             await self._work
@@ -109,15 +114,22 @@ class FactsService(Hosted):
 class PartitionsService(Hosted):
     """Turns this worker's partitions."""
 
+    partitions: Partitions | None = None
+
     async def on_start(self) -> None:
-        """Join the group."""
-        partitions = await asyncio.to_thread(check, settings)
+        """Be ready to answer, then join the group."""
+        try:
+            number = await asyncio.to_thread(check, settings)
+        except InputError as error:
+            refuse(error)
+            return
         await asyncio.to_thread(warm_up, facts.facts)
-        self.partitions = Partitions(settings, policy, facts, partitions)
+        self.partitions = Partitions(settings, policy, facts, number)
         await self.partitions.start()
         await self.begin(self.partitions.run())
 
     async def on_stop(self) -> None:
         """Finish the turn, then leave."""
         await self.end()
-        await self.partitions.stop()
+        if self.partitions is not None:
+            await self.partitions.stop()

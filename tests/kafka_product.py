@@ -58,6 +58,7 @@ class Product:
         create(self.settings, partitions, 1)
         self.producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=2)
         self.last: dict[TopicPartition, int] = defaultdict(lambda: -1)  # acknowledged of what was sent
+        self._begun = 0  # where the latest worker's log begins
         self._admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap)
 
     def close(self) -> None:
@@ -98,6 +99,7 @@ class Product:
             "FEEDLOOM_FAILPOINT": failpoint,
         }
         with (self.folder / "worker.log").open("ab") as log:
+            self._begun = log.tell()
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 stdout=log,
@@ -121,6 +123,11 @@ class Product:
         except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):  # of a broker that just began
             return {}
         return {place: known.offset for place, known in of_group.items()}
+
+    def wait_until_taken_over(self) -> None:
+        """Until the worker that was started last has all partitions, and all that is in the topics of them."""
+        path = self.folder / "worker.log"
+        wait_until(lambda: path.read_bytes()[self._begun :].count(b"is taken over") >= self.partitions, self.log)
 
     def wait_until_worked_off(self) -> None:
         """Until the group has come past everything that was sent."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from engine.decision import Decision
 from engine.errors import InputError
+from engine.evidence import evidence_at
 from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
 from engine.pools import Facts
 from engine.population import Sums, fit
@@ -103,7 +104,7 @@ def test_where_turns_are_cut_changes_neither_state_nor_messages(steps, data, tmp
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=inputs(), data=st.data())
-def test_a_turn_that_was_not_kept_is_made_again_the_same(steps, data, tmp_path_factory) -> None:
+def test_a_turn_that_was_not_kept_is_made_remadethe_same(steps, data, tmp_path_factory) -> None:
     """
     turns   [a b] [c d -- not acknowledged, dropped] [c d] [e]      c and d come out as the same bytes
     """
@@ -130,7 +131,7 @@ def test_a_turn_that_was_not_kept_is_made_again_the_same(steps, data, tmp_path_f
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=inputs())
-def test_a_lost_disk_is_made_again_from_feeds_and_feedback(steps, tmp_path_factory) -> None:
+def test_a_lost_disk_is_made_remadefrom_feeds_and_feedback(steps, tmp_path_factory) -> None:
     there, again = (tmp_path_factory.mktemp(name) / "store" for name in ("there", "again"))
     one, store = partition(there)
     messages = [message for step in steps for message in turned(one, step)]
@@ -156,7 +157,9 @@ def test_a_lost_disk_is_made_again_from_feeds_and_feedback(steps, tmp_path_facto
     for user, state in users.items():
         assert users_again[user].history == state.history
         assert users_again[user].served == state.served
-        assert users_again[user].closed.keys() == state.closed.keys()
+        for cell, tally in evidence_at(state, 10_000, POLICY.memory).items():
+            remade = evidence_at(users_again[user], 10_000, POLICY.memory)[cell]
+            assert (remade.successes, remade.exposure) == pytest.approx((tally.successes, tally.exposure), abs=1e-9)
         assert users_again[user].ledger == state.ledger
     assert due_again == due
     assert position_again.requests == position.requests
@@ -175,7 +178,7 @@ def test_state_of_another_number_of_partitions_is_refused(tmp_path: Path) -> Non
 def test_a_store_that_another_owner_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.store.OPEN_SECONDS_MAX", 0.2)
     store = PartitionStore(tmp_path / "store")
-    with pytest.raises(InputError, match="cannot open the store"):
+    with pytest.raises(InputError, match="another process has the store"):
         PartitionStore(tmp_path / "store")
     store.close()
 
@@ -187,4 +190,12 @@ def test_a_decision_names_the_offset_of_its_request(tmp_path: Path) -> None:
     decision = decode(message.value or b"")
     assert isinstance(decision, Decision)
     assert (decision.at_ms, encode(decision)) == (3, message.value)
+    store.close()
+
+
+def test_a_record_without_key_and_value_becomes_a_dead_letter_that_can_be_sent(tmp_path: Path) -> None:
+    one, store = partition(tmp_path / "store")
+    for turn in (lambda record: one.answer(record, FACTS), one.react):
+        letter = turn(Record(0, 3, None, None))[-1]
+        assert (letter.topic, letter.key, letter.value) == ("dead-letters", None, b"")
     store.close()

@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka_product import Life, Product, terminate, wait_until
 from reference_refold import Reference
@@ -55,7 +55,9 @@ def judge(product: Product, asked: list[tuple[str, str]]) -> None:
         assert isinstance(decision, Decision)
         assert difference(decision) is None
     now_ms = max(at_ms for at_ms, _ in reactions) + 10 * memory.window_ms
-    for user, state in stored(product).items():
+    states = stored(product)
+    assert states.keys() >= reference.served.keys() | reference.history.keys()
+    for user, state in states.items():
         closed, _ = close_due(state, now_ms, memory)
         assert closed.ledger == {}
         same(evidence_at(closed, now_ms, memory), reference.evidence(user, now_ms))
@@ -105,8 +107,7 @@ def test_killed_anywhere_it_loses_nothing_and_doubles_nothing(product: Product) 
     judge(product, life.asked)
     shutil.rmtree(product.settings.state_folder)
     with product.worker() as process:
-        product.wait_until_worked_off()
-        time.sleep(1)
+        product.wait_until_taken_over()
         terminate(process)
     judge(product, life.asked)
 
@@ -156,6 +157,7 @@ POISON = {
     "no value": (KEY, None, "no value"),
     "too many slots": (KEY, request(slots=999), "at most 100 slots by the policy"),
     "no such pool": (KEY, request(candidates={"z": ["i"]}), "no external pool"),
+    "a time beyond all": (KEY, request(ts_ms=2**64), "ts_ms counts milliseconds"),
     "other kind": (KEY, msgspec.json.encode(ORGANIC), "stands among the requests"),
 }
 
@@ -165,6 +167,8 @@ def test_poison_becomes_a_dead_letter_with_its_origin_and_the_next_message_is_se
     for topic in ("requests", "feedback"):
         for key, value, _ in POISON.values():
             served.send_raw(topic, key, value, partition)
+    far_slot = {"kind": "seen", "event_id": "e", "user": "poisoned", "request_id": "r", "slot": 2**64, "item": "i"}
+    served.send_raw("feedback", KEY, msgspec.json.encode(far_slot), partition)
     unknown = {"kind": "organic", "event_id": "e", "user": "poisoned", "item": "i", "action": "unheard of"}
     served.send_raw("feedback", b"poisoned", msgspec.json.encode(unknown), partition)
     served.producer.flush()
@@ -184,12 +188,34 @@ def test_poison_becomes_a_dead_letter_with_its_origin_and_the_next_message_is_se
     ]
     assert [int(told["feedloom.offset"]) for _, told in requests] == list(range(len(POISON)))
     for (letter, told), (name, (key, value, reason)) in zip(requests, POISON.items(), strict=True):
-        assert (letter.key, letter.value) == (key, value), name
+        assert (letter.key, letter.value) == (key, value or b""), name
         assert told["feedloom.partition"] == str(partition), name
         assert reason in told["feedloom.reason"], name
     of_feedback = [told["feedloom.reason"] for told in origins if told["feedloom.topic"] == "feedback"]
-    assert len(of_feedback) == len(POISON)  # "other kind" is a reaction there, and the unknown action is not
+    # "other kind" is a reaction there; the unknown action and the slot are not.
+    assert len(of_feedback) == len(POISON) + 1
+    assert any("slots count from 0 to 999" in reason for reason in of_feedback)
     assert "the policy does not name action 'unheard of': add [actions.\"unheard of\"]" in of_feedback
+
+
+def test_an_oversize_record_that_was_compressed_becomes_the_beginning_of_a_dead_letter(served: Product) -> None:
+    producer = KafkaProducer(
+        bootstrap_servers=served.settings.bootstrap, compression_type="gzip", max_request_size=8 << 20
+    )
+    for topic in ("requests", "feedback"):
+        producer.send(served.settings.topic(topic), b" " * (3 << 20), KEY, partition=0).get(20)
+    producer.close()
+
+    def cut() -> list[tuple[int, bytes]]:
+        found = [(len(letter.value), dict(letter.headers)) for letter in served.read("dead-letters")]
+        return [
+            (size, told["feedloom.cut-from-bytes"]) for size, told in found if "feedloom.cut-from-bytes" in told
+        ]
+
+    wait_until(lambda: len(cut()) == 2, served.log)
+    assert cut() == 2 * [(1 << 20, str(3 << 20).encode())]
+    served.ask("after it", "r")
+    assert decisions(served, "after it", 1)
 
 
 def test_the_same_request_again_gets_no_second_feed_and_other_slots_are_refused(served: Product) -> None:
