@@ -165,6 +165,33 @@ def test_a_lost_disk_is_made_remadefrom_feeds_and_feedback(steps, tmp_path_facto
     assert position_again.requests == position.requests
 
 
+def test_a_longer_time_between_versions_goes_on_where_the_shorter_ended(tmp_path: Path) -> None:
+    """A version is a time of the log, so a policy with another Δ makes no smaller numbers."""
+    one, store = partition(tmp_path / "store")
+    one.react(Record(0, 1_234, b"u", b'{"kind":"tick"}'))
+    one.commit()
+    store.close()
+    slower = msgspec.structs.replace(POLICY, population=PopulationPolicy(every_ms=500))
+    store = PartitionStore(tmp_path / "store")
+    two = Partition(0, slower, store, partitions=1)
+    versions = [
+        msgspec.json.decode(message.value or b"")["version"]
+        for offset, at_ms in enumerate((1_300, 1_499, 1_500, 2_100), 1)
+        for message in two.react(Record(offset, at_ms, b"u", b'{"kind":"tick"}'))
+    ]
+    assert (one.position.version, versions) == (1_200, [1_500, 2_000])
+    store.close()
+
+
+def test_sums_that_a_turn_will_make_outdated_are_not_sent(tmp_path: Path) -> None:
+    one, store = partition(tmp_path / "store")
+    times = (10, 120, 230, 340)
+    messages = [one.react(Record(n, at_ms, b"u", b'{"kind":"tick"}'), times[-1]) for n, at_ms in enumerate(times)]
+    (sums,) = [msgspec.json.decode(message.value or b"") for turn in messages for message in turn]
+    assert (sums["since"], sums["version"]) == (201, 300)
+    store.close()
+
+
 def test_state_of_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
     one, store = partition(tmp_path / "store")
     one.commit()

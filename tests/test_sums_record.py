@@ -11,7 +11,7 @@ from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.population_record import record_of as population_record
 from engine.state import PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
-from engine.sums_record import SumsRecord, merged, record_of, shortened
+from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 
 POLICY = Policy()
 WINDOW_MS = POLICY.memory.window_ms
@@ -103,3 +103,15 @@ def test_a_population_that_does_not_fit_together_is_refused(field: str, value: o
     document |= {"items": ["x"], "likes": [1], "neighbours": [[[], []]]}
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(msgspec.json.encode(document | {field: value}), type=PopulationRecord)
+
+
+@given(lessons)
+def test_a_short_list_holds_the_most_frequent_pairs_of_each_item(taught) -> None:
+    record = sent(summed(taught, 1)[0], 0)
+    short = shortlisted(record, 2)
+    rows = {
+        item: [p for p in zip(*[iter(record.pairs)] * 3, strict=True) if p[0] == item] for item in record.pairs[::3]
+    }
+    kept = [pair for item in dict.fromkeys(record.pairs[::3]) for pair in rows[item][:2]]
+    assert short.pairs == [number for pair in kept for number in pair]
+    assert shortlisted(record, 1000) == record
