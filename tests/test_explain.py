@@ -7,7 +7,7 @@ import pytest
 from goldens import golden, golden_decision
 from msgspec.structs import replace
 from rich.console import Console
-from test_cli import call, run
+from test_cli import call
 
 from engine.decision import Decision
 from engine.policy import Policy
@@ -35,8 +35,10 @@ def folder(tmp_path: Path) -> Path:
     return recording(tmp_path / "recording", golden_decision(), asked("ada", "may"), asked("bob", "may"))
 
 
-def test_every_slot_is_explained_from_the_record_alone(folder: Path) -> None:
-    found = json.loads(run("explain", "july", "--records", folder, "--json").stdout)
+def test_every_slot_is_explained_from_the_record_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = json.loads(call(capsys, monkeypatch, "explain", "july", "--records", folder, "--json")[1])
     record = golden_decision()
     likely = propensities(record)
     assert (found["user"], found["explored"], found["method"]) == ("zoë", False, likely.method)
@@ -84,9 +86,11 @@ def test_a_feed_that_was_mixed_at_random_says_so_and_an_empty_one_too() -> None:
     assert "no pool had an item left for it" in shown.get()
 
 
-def test_of_two_decisions_of_one_request_the_last_is_explained(tmp_path: Path) -> None:
+def test_of_two_decisions_of_one_request_the_last_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = recording(tmp_path / "twice", golden_decision(), replace(golden_decision(), at_ms=7))
-    assert json.loads(run("explain", "july", "--records", folder, "--json").stdout)["at_ms"] == 7
+    assert json.loads(call(capsys, monkeypatch, "explain", "july", "--records", folder, "--json")[1])["at_ms"] == 7
 
 
 def test_an_id_that_several_users_have_needs_the_user(

@@ -4,7 +4,6 @@ Statistical tests are seeded, so they pass always or never. What is compared wit
 false alarm, FAMILY, among all its comparisons.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,88 +13,15 @@ from goldens import golden_decision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from scipy import integrate, stats
-from scipy.special import betaln
+from redraws import Case, cases
+from scipy import stats
 
-from blending.blend import Rules, blend, lists_of
-from blending.delay import Delay
-from blending.posterior import Beta
-from blending.propensity import Propensities, chances_of_largest, floors
-from blending.randomness import key_of
-from blending.returns import returns_table
-from engine.decision import Decision, PoolPart, difference, posterior_of, rules_of, verdict_letters
-from engine.events import Request
+from blending.propensity import Propensities
+from engine.decision import difference, posterior_of, rules_of
 from engine.propensities import SAMPLES, propensities
 
 FAMILY = 1e-5
 COMPARISONS = 200  # at least as many as all tests here make together
-
-
-class Case:
-    """A request, what pools believe and offer, and the decision that came of it."""
-
-    def __init__(self, alpha: Any, beta: Any, lists: list[str], slots: int, **more: Any) -> None:
-        """Items have one letter; `more` are rewards, delta (None: Webster's), draws, epsilon, temperature."""
-        self.posterior = Beta(*(np.array(given, float).reshape(len(lists), -1) for given in (alpha, beta)))
-        self.delta, self.slots, self.items = more.get("delta", 1.0), slots, lists
-        draws = slots if more.get("draws") == "slot" else 1
-        rewards = np.array(more.get("rewards", [1.0]))
-        returns = returns_table(slots, self.delta)
-        self.rules = Rules(rewards, returns, more.get("temperature", 1.0), more.get("epsilon", 0.0), draws)
-        self.lists = lists_of([np.array([ord(item) for item in items[:slots]], np.int32) for items in lists])
-
-    def made(self, name: str) -> Any:
-        """The blend of a request of this name."""
-        return blend(self.posterior, self.rules, self.lists, key_of(SEED, "ann", name))
-
-    def decision(self, name: str = "monday") -> Decision:
-        """The record of that blend."""
-        made, actions = self.made(name), self.rules.rewards.size
-        letters = [verdict_letters(row) for row in made.verdicts]
-        return Decision(
-            request=Request(request_id=name, user="ann", slots=self.slots),
-            at_ms=0,
-            policy_version="",
-            population_version=0,
-            seed=SEED,
-            temperature=self.rules.temperature,
-            epsilon=self.rules.epsilon,
-            delta=self.delta,
-            explored=made.explored,
-            newcomer=False,
-            actions=[str(action) for action in range(actions)],
-            rewards=self.rules.rewards.tolist(),
-            pools=[
-                PoolPart(
-                    pool=f"pool-{pool}",
-                    alpha=self.posterior.alpha[pool].tolist(),
-                    beta=self.posterior.beta[pool].tolist(),
-                    rates=made.rates[:, pool].tolist(),
-                    delays=[Delay(1.0, 1.0)] * actions,
-                    served=0,
-                    stock=int(self.lists.stock[pool]),
-                    filtered=0,
-                    intended=int(made.intended[pool]),
-                    realised=read.count("p"),
-                    items=list(self.items[pool][: len(read)]),
-                    verdicts=read,
-                )
-                for pool, read in enumerate(letters)
-            ],
-            slot_items=[
-                self.items[pool][rank]
-                for pool, rank in zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
-            ],
-            slot_pools=made.slot_pools.tolist(),
-        )
-
-    def counts(self, redraws: int) -> np.ndarray:
-        """How often each slot went to each pool when the true lists were blended with other keys."""
-        counts = np.zeros((self.slots, len(self.items)), np.int64)
-        for number in range(redraws):
-            pools = self.made(f"again {number}").slot_pools
-            counts[np.arange(pools.size), pools] += 1
-        return counts
 
 
 def assert_agree(found: Propensities, counts: np.ndarray, redraws: int) -> None:
@@ -199,79 +125,7 @@ def test_standard_errors_are_as_large_as_the_estimates_stray() -> None:
     assert np.all(np.abs(squares - 1.0) < 0.4), f"seed {SEED}: {squares}"
 
 
-# The integral
-
-
-def chance_of_first(a: int, b: int, c: int, d: int) -> float:
-    """P(Beta(a, b) > Beta(c, d)) for whole a: Σ_i B(c + i, b + d) / ((b + i) B(1 + i, b) B(c, d)), i < a.
-
-    Evan Miller, "Formulas for Bayesian A/B testing", 2015.
-    """
-    terms = [math.exp(betaln(c + i, b + d) - math.log(b + i) - betaln(1 + i, b) - betaln(c, d)) for i in range(a)]
-    return math.fsum(terms)
-
-
-@pytest.mark.parametrize(
-    "parameters", [(1, 1, 1, 1), (3, 57, 5, 60), (1, 19, 40, 500), (2000, 24000, 2, 20), (30, 2, 1, 1)]
-)
-def test_the_chances_of_two_pools_are_those_of_the_finite_sum(parameters: tuple[int, int, int, int]) -> None:
-    a, b, c, d = parameters
-    found = chances_of_largest(Beta(np.array([a, c], float), np.array([b, d], float)))
-    expected = chance_of_first(a, b, c, d)
-    assert found == pytest.approx([expected, 1.0 - expected], abs=1e-9)
-
-
-def test_the_chances_of_four_pools_are_those_of_an_adaptive_integral() -> None:
-    alpha, beta = np.array([10.0, 14.0, 3.0, 90.0]), np.array([120.0, 130.0, 22.0, 900.0])
-
-    def integrand(x: float, pool: int) -> float:
-        below = stats.beta(alpha, beta).cdf(x)
-        return float(stats.beta(alpha[pool], beta[pool]).pdf(x) * np.delete(below, pool).prod())
-
-    expected = [
-        integrate.quad(integrand, 0.0, 1.0, args=(pool,), points=[0.08, 0.1, 0.13, 0.3], epsabs=1e-10)[0]
-        for pool in range(4)
-    ]
-    assert chances_of_largest(Beta(alpha, beta)) == pytest.approx(expected, abs=1e-8)
-
-
-parameters = st.floats(-0.3, 5.0).map(lambda power: 10.0**power)
-
-
-@given(st.lists(st.tuples(parameters, parameters), min_size=2, max_size=6))
-def test_the_integral_finds_all_of_the_mass_whatever_the_scales(pools: list[tuple[float, float]]) -> None:
-    """Nothing in it makes the chances add to 1 but that they are right."""
-    alpha, beta = np.array(pools).T
-    assert chances_of_largest(Beta(alpha, beta)).sum() == pytest.approx(1.0, abs=1e-7)
-
-
 # What holds of all
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    """Any posterior and rules; lists over few items, so that they are short, empty and share items."""
-    pools, actions, slots = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.integers(1, 6))
-    size = pools * actions
-    numbers = st.lists(st.floats(0.6, 300.0), min_size=size, max_size=size)
-    alpha, beta = (np.reshape(draw(numbers), (pools, actions)) for _ in range(2))
-    alphabet = "abcdefghij"
-    disjoint = draw(st.booleans())
-    lists = []
-    for pool in range(pools):
-        letters = "".join(chr(ord("A") + 10 * pool + n) for n in range(10)) if disjoint else alphabet
-        lists.append("".join(draw(st.lists(st.sampled_from(letters), unique=True, max_size=8))))
-    return Case(
-        alpha,
-        beta,
-        lists,
-        slots,
-        rewards=draw(st.sampled_from([[1.0, -2.0], [-1.0, -3.0], [2.0, 5.0]]))[:actions],
-        delta=draw(st.sampled_from([None, 1.0, 0.85])),
-        draws=draw(st.sampled_from(["feed", "slot"])),
-        epsilon=draw(st.sampled_from([0.0, 0.02, 0.5])),
-        temperature=draw(st.sampled_from([0.06, 1.0])),
-    )
 
 
 @given(cases())
@@ -366,11 +220,6 @@ def test_pools_that_offer_the_same_items_share_turns_when_a_feed_is_mixed_at_ran
     case = Case([6, 6, 6], [60, 60, 60], ["abc", "abc", "xyz"], 7, delta=0.85, epsilon=1.0 - 1e-9)
     found = propensities(case.decision(), 50_000)
     assert np.all(np.abs(found.chances[1] - np.array([8, 8, 11]) / 27) < 6 * found.errors[1]), f"seed {SEED}"
-
-
-def test_floors_stand_for_as_many_slots_as_a_pool_has_items() -> None:
-    lists = lists_of([np.arange(3, dtype=np.int32), np.arange(3, 4, dtype=np.int32), np.zeros(0, np.int32)])
-    assert floors(lists, 3, 0.2).tolist() == [[0.1, 0.1, 0.0], [0.1, 0.0, 0.0], [0.1, 0.0, 0.0]]
 
 
 def test_a_record_that_could_not_be_a_decision_is_refused() -> None:
