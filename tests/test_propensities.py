@@ -205,6 +205,14 @@ def test_equal_pools_have_equal_chances(more: dict[str, Any]) -> None:
     assert np.all(np.abs(found.chances - 1 / 3) <= 6 * found.errors + 1e-9), f"seed {SEED}: {found.chances}"
 
 
+def test_a_pool_that_lacks_one_item_for_the_feed_is_left_to_monte_carlo() -> None:
+    """Pool 0 wins nearly always and is empty before the last slot, which an integral would give it."""
+    found = propensities(Case([900, 100], [100, 900], ["abc", "defg"], 4).decision())
+    assert found.method == "monte carlo"
+    assert found.chances.tolist() == [[1.0, 0.0]] * 3 + [[0.0, 1.0]]
+    assert np.all(found.errors > 0.0)
+
+
 def test_rates_that_round_to_0_are_left_to_monte_carlo() -> None:
     """Half the draws of Beta(.001, 1) are too small for a number: the blend breaks such ties at random."""
     case = Case([0.001, 0.001], [1, 1], ["ab", "cd"], 2)
