@@ -11,7 +11,8 @@ it) does not depend on it where every pool has an item for every slot, or none a
 which stands in the feed already reads on and keeps the slot. Elsewhere lists that go on alike run out sooner than
 is assumed, so a pool with fewer items than slots, and the pools that come after it, have an approximate chance. In
 a feed that is mixed at random an item that is offered twice costs a pool its turn, which is counted as far as the
-lists were read.
+lists were read. What was read came of the draw, so there, and only there, another draw of the same request would
+have left a record with other numbers.
 """
 
 from blending.propensity import Propensities, propensities_of
