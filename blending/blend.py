@@ -71,20 +71,29 @@ def lists_of(rankings: list[ItemArray]) -> Lists:
     return Lists(items, stock)
 
 
-def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64) -> Blend:
-    """Thompson sampling over pools, for a feed of `rules.returns.size` slots.
+def tempered(posterior: Beta, rules: Rules, pools: int) -> Beta:
+    """What rates are drawn from: both parameters divided by the temperature, (pools, actions).
 
-    The utility of a pool is the reward-weighted sum of its drawn rates. Raises ValueError unless shapes agree and
-    every parameter of the tempered posterior is from PARAMETER_MIN to PARAMETER_MAX.
+    Raises ValueError unless the posterior has this shape and every parameter that comes out is from
+    PARAMETER_MIN to PARAMETER_MAX.
     """
-    shape = (lists.stock.size, rules.rewards.size)
+    shape = (pools, rules.rewards.size)
     if not (min(shape) > 0 and posterior.alpha.shape == posterior.beta.shape == shape):
         raise ValueError(f"a blend of {shape[0]} pools and {shape[1]} actions needs a posterior of that shape")
-    slots = rules.returns.size
     alpha, beta = posterior.alpha / rules.temperature, posterior.beta / rules.temperature
     parameters = np.concatenate((alpha, beta), axis=None)
     if not (parameters.min() >= PARAMETER_MIN and parameters.max() <= PARAMETER_MAX):
         raise ValueError(f"a Beta posterior needs parameters from {PARAMETER_MIN} to {PARAMETER_MAX}")
+    return Beta(alpha, beta)
+
+
+def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64) -> Blend:
+    """Thompson sampling over pools, for a feed of `rules.returns.size` slots.
+
+    The utility of a pool is the reward-weighted sum of its drawn rates. Raises ValueError as `tempered` does.
+    """
+    alpha, beta = tempered(posterior, rules, lists.stock.size)
+    slots = rules.returns.size
     rates = draw_rates(alpha, beta, key, rules.draws)
     utilities = utilities_of(rates, rules.rewards)
     ties = tie_breaks(alpha.shape[0], key)

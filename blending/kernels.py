@@ -203,3 +203,57 @@ def allocate(
         given[pool] += 1
         filled += 1
     return slot_pools[:filled], slot_ranks[:filled], verdicts
+
+
+@compiled
+def redrawn_counts(
+    alpha: FloatArray,
+    beta: FloatArray,
+    rewards: FloatArray,
+    returns: FloatArray,
+    items: ItemArray,
+    stock: IntArray,
+    draws: int,
+    explored: bool,
+    samples: int,
+    key: np.uint64,
+) -> IntArray:
+    """How often each slot went to each pool over `samples` blends with keys of their own; shape (slots, pools).
+
+    Arguments as in `draw_rates`, `utilities_of` and `allocate`; `returns` (slots,).
+    """
+    slots = returns.size
+    counts = np.zeros((slots, stock.size), np.int64)
+    for sample in range(samples):
+        own = bits_at(key, np.uint64(sample))
+        utilities = utilities_of(draw_rates(alpha, beta, own, draws), rewards)
+        ties = tie_breaks(stock.size, own)
+        pools, _, _ = allocate(utilities, ties, returns, items, stock, slots, explored, own)
+        for slot in range(pools.size):
+            counts[slot, pools[slot]] += 1
+    return counts
+
+
+@compiled
+def redrawn_chances(stock: IntArray, slots: int, samples: int, key: np.uint64) -> tuple[FloatArray, FloatArray]:
+    """Feeds mixed at random from lists without a common item: chances of each pool, given the slots before.
+
+    A pool that has items left is drawn with chance 1 / (number of those pools). Returns the sums over `samples`
+    feeds of these chances and of their squares, each of shape (slots, pools).
+    """
+    sums = np.zeros((slots, stock.size))
+    squares = np.zeros((slots, stock.size))
+    for sample in range(samples):
+        own = bits_at(key, np.uint64(sample))
+        left = stock.copy()
+        for slot in range(slots):
+            pool = any_pool(own, slot, left)
+            if pool < 0:
+                break
+            chance = 1.0 / np.count_nonzero(left)
+            for other in range(stock.size):
+                if left[other] > 0:
+                    sums[slot, other] += chance
+                    squares[slot, other] += chance * chance
+            left[pool] -= 1
+    return sums, squares

@@ -103,16 +103,7 @@ def rebuild(record: Decision) -> Rebuilt:
     Only what was read of each list is in the record, which is enough: the same draws read no further. Raises
     ValueError or IndexError when they do, or when the record could not be a decision.
     """
-    posterior = Beta(
-        np.array([part.alpha for part in record.pools], np.float64),
-        np.array([part.beta for part in record.pools], np.float64),
-    )
-    draws = len(record.pools[0].rates)
-    if draws not in (1, record.request.slots):
-        raise ValueError(f"{draws} draws are neither one for the feed nor one for each slot")
-    returns = returns_table(record.request.slots, record.delta)
-    rules = Rules(np.array(record.rewards, np.float64), returns, record.temperature, record.epsilon, draws)
-    made = blend(posterior, rules, _lists_read(record), record.key)
+    made = blend(posterior_of(record), rules_of(record), lists_read(record), record.key)
     return Rebuilt(
         made.rates.swapaxes(0, 1).tolist(),
         made.explored,
@@ -123,17 +114,39 @@ def rebuild(record: Decision) -> Rebuilt:
     )
 
 
+def posterior_of(record: Decision) -> Beta:
+    """What was believed of the pools, shape (pools, actions)."""
+    return Beta(
+        np.array([part.alpha for part in record.pools], np.float64),
+        np.array([part.beta for part in record.pools], np.float64),
+    )
+
+
+def rules_of(record: Decision) -> Rules:
+    """How utilities became slots. Raises ValueError unless there is one draw, or one for each slot."""
+    draws = len(record.pools[0].rates)
+    if draws not in (1, record.request.slots):
+        raise ValueError(f"{draws} draws are neither one for the feed nor one for each slot")
+    returns = returns_table(record.request.slots, record.delta)
+    return Rules(np.array(record.rewards, np.float64), returns, record.temperature, record.epsilon, draws)
+
+
 def verdict_letters(verdicts: IntArray) -> str:
     """The verdicts on the entries of one list that were read."""
     return "".join(VERDICTS[verdict] for verdict in verdicts[: np.count_nonzero(verdicts)].tolist())
 
 
-def _lists_read(record: Decision) -> Lists:
-    """The lists as far as they were read, and as long as they were."""
+def lists_read(record: Decision) -> Lists:
+    """The lists as long as they were; each entry that was not read is an item that nobody else offers."""
     numbers: dict[str, int] = {}
     items = np.full((len(record.pools), max(part.stock for part in record.pools)), -1, np.int32)
     for row, part in zip(items, record.pools, strict=True):
         row[: len(part.items)] = [numbers.setdefault(item, len(numbers)) for item in part.items]
+    fresh = len(numbers)
+    for row, part in zip(items, record.pools, strict=True):
+        unread = part.stock - len(part.items)
+        row[len(part.items) : part.stock] = range(fresh, fresh + unread)
+        fresh += unread
     return Lists(items, np.array([part.stock for part in record.pools], np.int64))
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.doctor import examine
+from feedloom.explain import explain
 from feedloom.interaction_log import read_items, read_log
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
@@ -258,7 +259,7 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, worker):
+for command in (*COMMANDS, explain, worker):
     cli.add_command(command)
 
 

@@ -35,7 +35,7 @@ def run_all(text: str, folder: Path) -> int:
 
 def test_the_readmes_commands_run_on_the_readmes_log(tmp_path: Path) -> None:
     (tmp_path / "my-log.csv").write_text(blocks("csv")[0])
-    assert run_all(README, tmp_path) == 5
+    assert run_all(README, tmp_path) == 6
     assert (tmp_path / "my-report" / "report.html").exists()
     assert (tmp_path / "my-simulation" / "report.png").exists()
 

@@ -1,0 +1,208 @@
+"""`feedloom explain`: why each slot of a recorded feed holds what it holds, from the decision's record alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+from msgspec import Struct
+from rich import box, table
+from rich.console import Console
+from rich.text import Text
+
+from blending.propensity import Method, Propensities
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.propensities import propensities
+from streams.recording import read_topic
+
+
+class Belief(Struct, frozen=True):
+    """The posterior of one action of a pool, before the temperature."""
+
+    action: str
+    alpha: float
+    beta: float
+    mean: float
+
+
+class SlotWhy(Struct, frozen=True):
+    """One slot. Slots and ranks count from 0; `rank` is the item's place in the list of the pool that placed it.
+
+    `utility` is what was drawn for the pool, the sum of its actions' rewards times drawn rates; `propensity` how
+    likely the pool was to get this slot, whatever was drawn.
+    """
+
+    slot: int
+    item: str
+    pool: str
+    rank: int
+    utility: float
+    posterior: list[Belief]
+    propensity: float
+    error: float
+
+
+class PoolWhy(Struct, frozen=True):
+    """One pool. `intended` is how many slots utilities alone would have given it, `realised` how many it got.
+
+    `duplicates` counts its entries that another pool had placed, `filtered` what it left out because the user had
+    reacted to it; `propensities` and `errors` have an entry per slot.
+    """
+
+    pool: str
+    posterior: list[Belief]
+    stock: int
+    filtered: int
+    intended: int
+    realised: int
+    duplicates: int
+    propensities: list[float]
+    errors: list[float]
+
+
+class Explanation(Struct, frozen=True):
+    """One decision in words and numbers. `method` and `samples` say how the propensities were found."""
+
+    request_id: str
+    user: str
+    at_ms: int
+    explored: bool
+    epsilon: float
+    temperature: float
+    delta: float | None
+    method: Method
+    samples: int
+    slots: list[SlotWhy]
+    pools: list[PoolWhy]
+
+
+@click.command("explain")
+@click.argument("request_id")
+@click.option("--records", type=click.Path(path_type=Path), required=True, help="A folder that --record made.")
+@click.option("--user", help="Whose request it is, where several users have one with this id.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the tables.")
+def explain(request_id: str, records: Path, user: str | None, *, as_json: bool) -> None:
+    """Say for each slot of the feed REQUEST_ID which pool filled it, by which draw, and how likely that was."""
+    record = recorded(records, request_id, user)
+    try:
+        found = explanation(record)
+    except (ValueError, IndexError) as error:
+        raise InputError(f"request {request_id} of user {record.request.user}: {error}") from error
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        print_explanation(found, Console())
+
+
+def recorded(folder: Path, request_id: str, user: str | None) -> Decision:
+    """The last decision of this request. Raises InputError unless there is one, of one user."""
+    found = {
+        record.request.user: record
+        for record in _decisions(folder)
+        if record.request.request_id == request_id and user in (None, record.request.user)
+    }
+    if not found:
+        whose = "" if user is None else f" of user {user}"
+        raise InputError(f"{folder} has no decision on a request {request_id}{whose}; its feeds.jsonl lists them")
+    if len(found) > 1:
+        some = ", ".join([*sorted(found)[:3], *(["…"] if len(found) > 3 else [])])
+        raise InputError(f"{len(found)} users have a request {request_id}: add --user, one of {some}")
+    return next(iter(found.values()))
+
+
+def _decisions(folder: Path) -> Iterator[Decision]:
+    for line in read_topic(folder, "feeds"):
+        if not isinstance(line.value, Decision):
+            raise InputError(f"{line.place}: not a decision")
+        yield line.value
+
+
+def explanation(record: Decision) -> Explanation:
+    """Everything that a record says of its slots. Raises ValueError for one that could not be a decision."""
+    found = propensities(record)
+    return Explanation(
+        record.request.request_id,
+        record.request.user,
+        record.at_ms,
+        record.explored,
+        record.epsilon,
+        record.temperature,
+        record.delta,
+        found.method,
+        found.samples,
+        [_slot(record, slot, found) for slot in range(len(record.slot_items))],
+        [_pool(record, pool, found) for pool in range(len(record.pools))],
+    )
+
+
+def _slot(record: Decision, slot: int, found: Propensities) -> SlotWhy:
+    pool, item = record.slot_pools[slot], record.slot_items[slot]
+    part = record.pools[pool]
+    drawn = part.rates[slot % len(part.rates)]
+    return SlotWhy(
+        slot,
+        item,
+        part.pool,
+        part.items.index(item),
+        sum(rate * reward for rate, reward in zip(drawn, record.rewards, strict=True)),
+        _beliefs(record, pool),
+        float(found.chances[slot, pool]),
+        float(found.errors[slot, pool]),
+    )
+
+
+def _pool(record: Decision, pool: int, found: Propensities) -> PoolWhy:
+    part = record.pools[pool]
+    return PoolWhy(
+        part.pool,
+        _beliefs(record, pool),
+        part.stock,
+        part.filtered,
+        part.intended,
+        part.realised,
+        part.verdicts.count("d"),
+        found.chances[:, pool].tolist(),
+        found.errors[:, pool].tolist(),
+    )
+
+
+def _beliefs(record: Decision, pool: int) -> list[Belief]:
+    part = record.pools[pool]
+    return [
+        Belief(action, alpha, beta, alpha / (alpha + beta))
+        for action, alpha, beta in zip(record.actions, part.alpha, part.beta, strict=True)
+    ]
+
+
+def print_explanation(found: Explanation, console: Console) -> None:
+    """Print a table of slots, one of pools, and how to read them."""
+    console.print(Text(f"request {found.request_id} of user {found.user}: {_how(found)}"), soft_wrap=True)
+    slots = _grid("slot", "item", "pool", "rank", "drawn utility", "propensity")
+    for why in found.slots:
+        likely = f"{why.propensity:.4f} ± {why.error:.4f}"
+        slots.add_row(*map(Text, (str(why.slot), why.item, why.pool, str(why.rank), f"{why.utility:.4g}", likely)))
+    console.print(slots if found.slots else Text("no pool had an item left for it"))
+    pools = _grid("pool", "action", "alpha", "beta", "mean", "intended", "realised", "stock", "duplicates")
+    for of in found.pools:
+        counts = (of.intended, of.realised, of.stock, of.duplicates)
+        pools.add_row(Text(of.pool), *_columns(of.posterior), *map(str, counts))
+    console.print(pools)
+    exact = "exact" if found.samples == 0 else f"from {found.samples} redraws (± is one standard error)"
+    console.print(Text(f"slots and ranks count from 0; propensities by {found.method}, {exact}"), soft_wrap=True)
+
+
+def _how(found: Explanation) -> str:
+    if found.explored:
+        return f"mixed at random, as {found.epsilon:g} of feeds are"
+    return f"given out by its draws, as all but {found.epsilon:g} of feeds are"
+
+
+def _columns(posterior: list[Belief]) -> list[Text]:
+    """Names, alphas, betas and means, a line per action."""
+    rows = [(of.action, f"{of.alpha:.1f}", f"{of.beta:.1f}", f"{of.mean:.4f}") for of in posterior]
+    return [Text("\n".join(column)) for column in zip(*rows, strict=True)]
+
+
+def _grid(*heads: str) -> table.Table:
+    return table.Table(*heads, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))

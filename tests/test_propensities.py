@@ -1,0 +1,251 @@
+"""How likely each pool was to get each slot.
+
+Statistical tests are seeded, so they pass always or never. What is compared with redraws shares one chance of a
+false alarm, FAMILY, among all its comparisons.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from arms import SEED, Offer, plain_allocation
+from goldens import golden_decision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from redraws import Case, cases
+from scipy import stats
+
+from blending.propensity import Propensities
+from engine.decision import difference, posterior_of, rules_of
+from engine.propensities import SAMPLES, propensities
+
+FAMILY = 1e-5
+COMPARISONS = 200  # at least as many as all tests here make together
+
+
+def assert_agree(found: Propensities, counts: np.ndarray, redraws: int) -> None:
+    """Slot by slot: χ² of one sample where the chances are exact, else of two samples, its own size counted."""
+    for slot, chances in enumerate(found.chances):
+        rare = chances * min(redraws, found.samples or redraws) < 10  # too few for χ²: counted as one pool
+        cells = np.bincount(np.where(rare, chances.size, np.arange(chances.size)), chances, chances.size + 1)
+        seen = np.bincount(np.where(rare, chances.size, np.arange(chances.size)), counts[slot], chances.size + 1)
+        used = (cells > 0) | (seen > 0)
+        cells, seen = cells[used], seen[used]
+        if cells.size == 1:
+            assert seen.sum() == redraws
+            continue
+        if found.samples == 0:
+            chi = ((seen - redraws * cells) ** 2 / (redraws * cells)).sum()
+        else:
+            pooled = (seen + found.samples * cells) / (redraws + found.samples)
+            chi = ((seen / redraws - cells) ** 2 / (pooled * (1 / redraws + 1 / found.samples))).sum()
+        p = stats.chi2.sf(chi, cells.size - 1)
+        print(f"seed {SEED}, slot {slot}: chi-square {chi:.1f}, p {p:.3g}")
+        assert p > FAMILY / COMPARISONS, (slot, chances, counts[slot])
+
+
+AGREEING: dict[str, tuple[Case, str, int]] = {
+    # Lists with common items that are mostly unread: the bandit's part is exact whatever they hold.
+    "a draw for each slot, the winner takes it": (
+        Case([6, 9, 3], [60, 80, 20], ["abcd", "aefb", "fdcg"], 4, draws="slot"),
+        "quadrature",
+        100_000,
+    ),
+    "one draw, the winner takes all": (
+        Case([6, 9, 3, 5], [60, 80, 20, 50], ["abcd", "efgh", "", "ijkl"], 4, temperature=0.5, epsilon=0.3),
+        "quadrature",
+        20_000,
+    ),
+    "satiation, stock that runs out, several actions": (
+        Case(
+            [[6, 2], [9, 4], [3, 2]],
+            [[60, 20], [80, 30], [20, 60]],
+            ["ab", "cdefg", "hij"],
+            5,
+            delta=0.85,
+            rewards=[1.0, -0.5],
+            epsilon=0.2,
+        ),
+        "monte carlo",
+        100_000,
+    ),
+    "Webster and a draw for each slot": (
+        Case([6, 9, 3], [60, 80, 20], ["abcdef", "ghijkl", "m"], 6, delta=None, draws="slot", epsilon=0.02),
+        "monte carlo",
+        20_000,
+    ),
+    "lists that are read whole, with common items": (
+        Case([6, 9, 3], [60, 80, 20], ["abcd", "baex", "cay"], 9, delta=0.85, draws="slot", epsilon=0.5),
+        "monte carlo",
+        20_000,
+    ),
+    "common items that are unread, in lists that cannot run out": (
+        Case([6, 9, 3], [60, 80, 20], ["abcde", "bcade", "fabcg"], 5, delta=0.85),
+        "monte carlo",
+        20_000,
+    ),
+    "rewards below zero only": (
+        Case([6, 9, 3], [60, 80, 20], ["abc", "def", "ghi"], 3, rewards=[-2.0]),
+        "monte carlo",
+        20_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("which", AGREEING)
+def test_propensities_agree_with_redraws_of_the_request(which: str) -> None:
+    case, method, redraws = AGREEING[which]
+    record = case.decision()
+    assert difference(record) is None
+    found = propensities(record)
+    assert found.method == method
+    assert found.samples == (0 if method == "quadrature" else SAMPLES)
+    assert_agree(found, case.counts(redraws), redraws)
+
+
+def test_propensities_agree_with_numpys_draws_and_a_plain_allocation() -> None:
+    """Nothing is shared with the engine: another generator, and slots given out in plain Python."""
+    case = Case([6, 9, 3], [60, 80, 20], ["abcde", "baxyz", "ca"], 9, delta=0.85)
+    random, redraws = np.random.default_rng(SEED), 10_000
+    counts = np.zeros((case.slots, 3), np.int64)
+    for rates in random.beta(case.posterior.alpha[:, 0], case.posterior.beta[:, 0], (redraws, 3)):
+        offer = Offer(rates[None], np.arange(3), case.rules.returns, case.lists, case.slots)
+        for slot, (pool, _) in enumerate(plain_allocation(offer)[0]):
+            counts[slot, pool] += 1
+    assert_agree(propensities(case.decision()), counts, redraws)
+
+
+def test_standard_errors_are_as_large_as_the_estimates_stray() -> None:
+    """The mean of 400 squared deviations, in errors, is 1 within .4: five and a half of its own (2 / 400) ** .5."""
+    case = Case([6, 9], [60, 80], ["a", "bcd"], 3, delta=0.85, epsilon=0.5)
+    exact = propensities(case.decision(), 400_000).chances
+    found = [propensities(case.decision(f"{number}"), 200) for number in range(400)]
+    squares = np.mean([((one.chances - exact) / one.errors) ** 2 for one in found], axis=0)
+    assert np.all(np.abs(squares - 1.0) < 0.4), f"seed {SEED}: {squares}"
+
+
+# What holds of all
+
+
+@given(cases())
+@settings(max_examples=60)
+def test_rows_sum_to_1_and_a_pool_without_stock_has_no_chance(case: Case) -> None:
+    found = propensities(case.decision(), 64)
+    assert found.chances.shape == found.errors.shape == (len(case.decision().slot_items), len(case.items))
+    assert found.chances.sum(axis=1) == pytest.approx(1.0, abs=1e-12)
+    assert np.all(found.chances >= 0.0)
+    assert np.all(found.errors >= 0.0)
+    assert np.all(found.chances[:, case.lists.stock == 0] == 0.0)
+    assert np.all(found.errors[:, case.lists.stock == 0] == 0.0)
+
+
+@given(cases())
+@settings(max_examples=60)
+def test_a_pool_that_must_have_an_item_left_has_at_least_its_part_of_epsilon(case: Case) -> None:
+    record = case.decision()
+    found = propensities(record, 64)
+    read = [item for part in record.pools for item in part.items]
+    if len(set(read)) == len(read):
+        with_items = sum(part.stock > 0 for part in record.pools)
+        for slot, chances in enumerate(found.chances.tolist()):
+            for part, chance in zip(record.pools, chances, strict=True):
+                assert chance >= record.epsilon / with_items or part.stock <= slot
+
+
+@given(cases(), st.floats(0.0, 1.0))
+@settings(max_examples=60)
+def test_propensities_are_a_function_of_all_but_the_draw(case: Case, rate: float) -> None:
+    record = case.decision()
+    actions = len(record.actions)
+    other = replace(
+        record,
+        explored=not record.explored,
+        pools=[replace(part, rates=[[rate] * actions for _ in part.rates]) for part in record.pools],
+    )
+    found, again, changed = (propensities(one, 64) for one in (record, record, other))
+    for one in (again, changed):
+        assert np.array_equal(found.chances, one.chances)
+        assert np.array_equal(found.errors, one.errors)
+        assert found[2:] == one[2:]
+
+
+def test_more_samples_make_smaller_errors_and_none_is_refused() -> None:
+    record = Case([6, 9], [60, 80], ["a", "bcd"], 3, delta=0.85).decision()
+    few, many = propensities(record, 100), propensities(record, 10_000)
+    assert np.all(many.errors < few.errors / 5)
+    assert (few.samples, many.samples) == (100, 10_000)
+    with pytest.raises(ValueError, match="at least one sample"):
+        propensities(record, 0)
+
+
+# Special cases
+
+
+@pytest.mark.parametrize("more", [{}, {"delta": 0.85, "draws": "slot"}, {"delta": None, "epsilon": 0.5}])
+def test_the_only_pool_with_items_has_every_slot_for_certain(more: dict[str, Any]) -> None:
+    for lists, expected in ((["abcd"], [1.0]), (["", "abc", ""], [0.0, 1.0, 0.0])):
+        case = Case([0.2] * len(lists), [0.3] * len(lists), lists, 4, **more)
+        found = propensities(case.decision())
+        assert found.samples == 0
+        assert found.chances.tolist() == [expected] * len(case.decision().slot_items)
+        assert not found.errors.any()
+
+
+def test_a_feed_without_slots_has_no_propensities() -> None:
+    found = propensities(Case([2, 3], [4, 5], ["", ""], 4, delta=0.85, epsilon=0.5).decision())
+    assert found.chances.shape == found.errors.shape == (0, 2)
+
+
+@pytest.mark.parametrize("more", [{}, {"delta": 0.85}, {"delta": None, "draws": "slot"}, {"rewards": [-1.0]}])
+def test_equal_pools_have_equal_chances(more: dict[str, Any]) -> None:
+    """Within 6 errors: below 1e-7 for the 12 cells of each."""
+    case = Case([6, 6, 6], [60, 60, 60], ["abcd", "efgh", "ijkl"], 4, epsilon=0.02, **more)
+    found = propensities(case.decision())
+    assert np.all(np.abs(found.chances - 1 / 3) <= 6 * found.errors + 1e-9), f"seed {SEED}: {found.chances}"
+
+
+def test_a_pool_that_lacks_one_item_for_the_feed_is_left_to_monte_carlo() -> None:
+    """Pool 0 wins nearly always and is empty before the last slot, which an integral would give it."""
+    found = propensities(Case([900, 100], [100, 900], ["abc", "defg"], 4).decision())
+    assert found.method == "monte carlo"
+    assert found.chances.tolist() == [[1.0, 0.0]] * 3 + [[0.0, 1.0]]
+    assert np.all(found.errors > 0.0)
+
+
+def test_rates_that_round_to_0_are_left_to_monte_carlo() -> None:
+    """Half the draws of Beta(.001, 1) are too small for a number: the blend breaks such ties at random."""
+    case = Case([0.001, 0.001], [1, 1], ["ab", "cd"], 2)
+    assert propensities(case.decision()).method == "monte carlo"
+
+
+def test_pools_that_offer_the_same_items_share_turns_when_a_feed_is_mixed_at_random() -> None:
+    """Why no floor is promised for items that are offered twice.
+
+    Two pools with one list and a third: if the first slot went to pool 0, pool 1 loses its turn to a duplicate, and
+    the second is 4/9, 1/9, 4/9. In all, 8/27, 8/27, 11/27. Within 6 errors: below 1e-8.
+    """
+    case = Case([6, 6, 6], [60, 60, 60], ["abc", "abc", "xyz"], 7, delta=0.85, epsilon=1.0 - 1e-9)
+    found = propensities(case.decision(), 50_000)
+    assert np.all(np.abs(found.chances[1] - np.array([8, 8, 11]) / 27) < 6 * found.errors[1]), f"seed {SEED}"
+
+
+def test_a_record_that_could_not_be_a_decision_is_refused() -> None:
+    record = golden_decision()
+    assert propensities(record, 64).chances.shape == (8, 3)
+    short = replace(record, slot_items=record.slot_items[:-1], slot_pools=record.slot_pools[:-1])
+    with pytest.raises(ValueError, match="fill 8 slots"):
+        propensities(short)
+    for wrong in (replace(record, temperature=0.0), replace(record, temperature=-1.0)):
+        with pytest.raises(ValueError, match="needs parameters"), np.errstate(divide="ignore"):
+            propensities(wrong)
+    draws = [replace(part, rates=part.rates * 3) for part in record.pools]
+    with pytest.raises(ValueError, match="3 draws"):
+        propensities(replace(record, pools=draws))
+
+
+def test_what_is_given_is_read_from_the_record() -> None:
+    case = Case([[6, 1], [9, 2]], [[60, 5], [80, 6]], ["abc", "def"], 3, rewards=[1.0, -2.0], draws="slot")
+    record = case.decision()
+    assert np.array_equal(posterior_of(record), case.posterior)
+    assert all(np.array_equal(one, other) for one, other in zip(rules_of(record), case.rules, strict=True))
