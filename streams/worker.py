@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import signal
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,8 @@ from streams.partitions import Partitions
 from streams.policy_file import read_policy
 from streams.settings import read_settings
 from streams.topics import check
+
+SELDOM_SECONDS = 5.0
 
 
 class OurServicesOnly(BootStrategy):
@@ -43,10 +46,29 @@ class App(faust.App):
         """Make no folders: Faust keeps no tables here."""
 
 
+class Seldom(logging.Filter):
+    """Lets a message through once in a while: without a broker the client repeats itself 100 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said lately; messages are told apart by what they are made from."""
+        now = time.monotonic()
+        said = self._said.get(str(record.msg))
+        if said is not None and now < said + SELDOM_SECONDS:
+            return False
+        self._said[str(record.msg)] = now
+        return True
+
+
 # States are values without cycles, and many: looking for cycles in them is a fifth of the time of a reaction.
 gc.set_threshold(50_000, 20, 100)
 for name in ("aiokafka", "kafka"):  # the clients' ways are of no interest while they go well
     logging.getLogger(name).setLevel(logging.WARNING)
+for name in [name for name in logging.root.manager.loggerDict if name.startswith("aiokafka")]:
+    logging.getLogger(name).addFilter(Seldom())
 log = logging.getLogger(__name__)
 refusals: list[InputError] = []  # why the worker ended, if it did so by itself
 settings = read_settings()
