@@ -9,16 +9,10 @@ FIRST_CAPACITY = 4  # entries of a new row; a full row moves to the end of the s
 
 
 @compiled
-def _add(
-    start: IntArray,
-    length: IntArray,
-    items: ItemArray,
-    counts: IntArray,
-    rows: IntArray,
-    columns: IntArray,
-    amounts: IntArray,
+def _bump(
+    start: IntArray, length: IntArray, items: ItemArray, counts: IntArray, rows: IntArray, columns: IntArray
 ) -> None:
-    """Add amounts[k] to the counter of columns[k] in rows[k]; every row has room for what is new.
+    """Add one to the counter of columns[k] in rows[k]; every row has room for one more entry.
 
     An entry moves forward past those it now precedes: a row is sorted by (count down, item up), so equal sums
     give equal rows, whatever the order of the additions.
@@ -28,7 +22,7 @@ def _add(
         at = first
         while at < first + size and items[at] != item:
             at += 1
-        count = amounts[k]
+        count = np.int64(1)
         if at < first + size:
             count += counts[at]
         else:
@@ -50,14 +44,29 @@ class RankedCounts:
         self._counts = np.zeros(0, np.int64)
         self._end = 0
 
+    @classmethod
+    def of(cls, table: IntArray) -> "RankedCounts":
+        """The sums of entries (row, item, count), shape (entries, 3); a (row, item) may come more than once."""
+        made = cls()
+        if not table.size:
+            return made
+        width = int(table[:, 1].max()) + 1
+        cells, places = np.unique(table[:, 0] * width + table[:, 1], return_inverse=True)
+        counts = np.zeros(cells.size, np.int64)
+        np.add.at(counts, places, table[:, 2])
+        rows, items = np.divmod(cells, width)
+        order = np.lexsort((items, -counts, rows))
+        made._items, made._counts = items[order].astype(np.int32), counts[order]
+        made._length = np.bincount(rows)
+        made._capacity = made._length.copy()
+        made._start = np.cumsum(made._length) - made._length
+        made._end = counts.size
+        return made
+
     def bump(self, rows: IntArray, columns: IntArray) -> None:
         """Add one to each counter (rows[k], columns[k])."""
-        self.add(rows, columns, np.ones(rows.size, np.int64))
-
-    def add(self, rows: IntArray, columns: IntArray, amounts: IntArray) -> None:
-        """Add amounts[k] above 0 to each counter (rows[k], columns[k])."""
         self._make_room(rows)
-        _add(self._start, self._length, self._items, self._counts, rows, columns, amounts)
+        _bump(self._start, self._length, self._items, self._counts, rows, columns)
 
     def top(self, row: int, most: int) -> tuple[ItemArray, IntArray]:
         """Copies of the `most` largest entries of a row: items and their counts, largest first."""
@@ -66,6 +75,13 @@ class RankedCounts:
         first = self._start[row]
         last = first + min(self._length[row], most)
         return self._items[first:last].copy(), self._counts[first:last].copy()
+
+    def table(self) -> IntArray:
+        """All entries as (row, item, count), shape (entries, 3), each row's largest first."""
+        rows = np.repeat(np.arange(self._length.size), self._length)
+        before = np.repeat(np.cumsum(self._length) - self._length, self._length)
+        places = np.repeat(self._start, self._length) + np.arange(rows.size) - before
+        return np.column_stack([rows, self._items[places], self._counts[places]])
 
     def _make_room(self, rows: IntArray) -> None:
         needed = np.bincount(rows, minlength=self._length.size)

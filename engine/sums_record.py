@@ -11,10 +11,10 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from blending.types import IntArray
 from engine.events import SCHEMA, check_schema
 from engine.policy import Policy
 from engine.population import Sums
+from engine.ranked_counts import RankedCounts
 from engine.state import Cell, Lesson, ReactionLesson, Tally
 from engine.tallies import DelayTallies, RankTallies
 
@@ -83,7 +83,7 @@ def record_of(sums: Sums, partition: int, since: int, version: int, window_ms: i
         items=list(sums.items),
         first_ms=list(sums.first_ms),
         likes=likes.tolist(),
-        pairs=_pairs(sums).ravel().tolist(),
+        pairs=sums.pairs.table().ravel().tolist(),
     )
 
 
@@ -104,15 +104,6 @@ def shortlisted(record: SumsRecord, most: int) -> SumsRecord:
     return replace(record, pairs=pairs[place < most].ravel().tolist())
 
 
-def _pairs(sums: Sums) -> IntArray:
-    """(item, other item, count), shape (pairs, 3), by item and then by count."""
-    columns = []
-    for row in range(len(sums.items)):
-        items, counts = sums.pairs.top(row, len(sums.items))
-        columns.append(np.column_stack([np.full(items.size, row), items, counts]))
-    return np.concatenate(columns).astype(np.int64) if columns else np.zeros((0, 3), np.int64)
-
-
 def merged(records: Iterable[SumsRecord]) -> Sums:
     """The sums of all these partitions together."""
     parts = sorted(records, key=lambda part: part.partition)
@@ -120,6 +111,7 @@ def merged(records: Iterable[SumsRecord]) -> Sums:
     sums.at_ms = max((part.at_ms for part in parts), default=0)
     sums.records = sum(part.records for part in parts)
     _number(sums, parts)
+    likes, pairs = [np.zeros((0, 3), np.int64)], [np.zeros((0, 3), np.int64)]
     for part in parts:
         numbers = np.array([sums.number_of[item] for item in part.items], np.int64)
         for cell, tally in part.newcomers:
@@ -129,9 +121,12 @@ def merged(records: Iterable[SumsRecord]) -> Sums:
         for delays in part.delays:
             sums.delays.setdefault(delays.cell, DelayTallies(part.window_ms)).merge(delays.instant, delays.groups)
         liked = np.flatnonzero(part.likes)
-        sums.likes.add(np.zeros(liked.size, np.int64), numbers[liked], np.array(part.likes, np.int64)[liked])
-        pairs = np.array(part.pairs, np.int64).reshape(-1, 3)
-        sums.pairs.add(numbers[pairs[:, 0]], numbers[pairs[:, 1]], pairs[:, 2])
+        counts = np.array(part.likes, np.int64)[liked]
+        likes.append(np.column_stack([np.zeros(liked.size, np.int64), numbers[liked], counts]))
+        own = np.array(part.pairs, np.int64).reshape(-1, 3)
+        pairs.append(np.column_stack([numbers[own[:, 0]], numbers[own[:, 1]], own[:, 2]]))
+    sums.likes = RankedCounts.of(np.concatenate(likes))
+    sums.pairs = RankedCounts.of(np.concatenate(pairs))
     sums.changed = dict.fromkeys(range(len(sums.items)), sums.records)  # a fit of them copies all lists
     return sums
 

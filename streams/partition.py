@@ -27,7 +27,8 @@ Input = Literal["requests", "feedback", "feeds"]
 NEWCOMER = UserState()
 REQUEST_OFFSET = "feedloom.request-offset"  # header of a decision: where its request stands
 REASON_LENGTH_MAX = 1000  # of a dead letter
-PAIRS_SENT = 2  # times `neighbours_max`: so many of the most frequent pairs of each item are published
+SUMS_BYTES_MAX = 8 << 20  # beyond it, sums are published with the most frequent pairs of each item alone:
+PAIRS_SENT = 2  # times `neighbours_max`
 LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
 
@@ -313,5 +314,7 @@ class Partition:
         self._new_sums = msgspec.json.encode(record)
         self._lessons = []
         self.position.lessons_from = self.position.lessons_to
-        value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * neighbours_max))
+        value = self._new_sums
+        if len(value) > SUMS_BYTES_MAX:
+            value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * neighbours_max))
         return Message("sums", str(self.number).encode(), value, partition=self.number)

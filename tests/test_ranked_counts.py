@@ -127,3 +127,19 @@ def test_a_table_that_counted_nothing_has_empty_rows() -> None:
     items, counts = table.top(0, 10)
     assert (items.dtype, counts.dtype) == (np.int32, np.int64)
     assert rows_of(table) == [[]] * 6
+
+
+@given(batches)
+def test_the_table_is_all_rows_one_after_the_other(made_of: list[Pairs]) -> None:
+    rows = plain_rows(made_of)
+    wanted = [(row, item, count) for row in sorted(rows) for item, count in rows[row]]
+    assert [tuple(entry) for entry in counted(made_of).table().tolist()] == wanted
+
+
+@given(batches, batches)
+def test_tables_of_two_are_one_that_goes_on_counting(made_of: list[Pairs], later: list[Pairs]) -> None:
+    both = np.concatenate([counted(made_of).table(), counted(made_of[::-1]).table()])
+    joined = RankedCounts.of(both)
+    for batch in later:
+        bump(joined, batch)
+    assert joined.table().tolist() == counted(made_of + made_of + later).table().tolist()
