@@ -9,6 +9,7 @@ import asyncio
 import gc
 import logging
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -65,6 +66,8 @@ class Seldom(logging.Filter):
 
 # States are values without cycles, and many: looking for cycles in them is a fifth of the time of a reaction.
 gc.set_threshold(50_000, 20, 100)
+# The fitter works in a thread: requests get the interpreter back from it ten times as soon as by default.
+sys.setswitchinterval(0.0005)
 for name in ("aiokafka", "kafka"):  # the clients' ways are of no interest while they go well
     logging.getLogger(name).setLevel(logging.WARNING)
 for name in [name for name in logging.root.manager.loggerDict if name.startswith("aiokafka")]:
