@@ -64,9 +64,8 @@ class Fitter:
             log.error("sums that cannot be read are left out: %s", error)
             return
         known = self._sums.get(record.partition)
-        if (
-            known is None or record.version >= known.version
-        ):  # else of an owner that did not know it was one no more
+        # Older ones are of an owner that did not know it was one no more.
+        if known is None or record.version >= known.version:
             self._sums[record.partition] = record
 
     async def _fit(self) -> None:

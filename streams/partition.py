@@ -122,7 +122,7 @@ class Partition:
             return []
         self.position.requests = record.offset + 1
         try:
-            request = self._read(record, Request)
+            request = self._read_request(record)
             known = self.state(request.user).ledger.get(request.request_id)
             if known is not None and known.slots == request.slots:
                 return []
@@ -212,9 +212,9 @@ class Partition:
         )
         return [Message("dead-letters", record.key, value[:LETTER_BYTES_MAX], headers)]
 
-    def _read(self, record: Record, kind: type[Request]) -> Request:
+    def _read_request(self, record: Record) -> Request:
         event = self._decoded(record)
-        if not isinstance(event, kind):
+        if not isinstance(event, Request):
             raise InputError(f"a {type(event).__name__.lower()} stands among the requests")
         self._check_key(record, event.user)
         return event

@@ -180,13 +180,15 @@ class Partitions(Rebalanced):  # type: ignore[misc]  # it has no type hints
 
     async def _refuse_other_topics(self, partition: Partition) -> None:
         """Raise InputError where a topic ends before what the store has seen of it: it is not the same topic."""
-        for name, offset in partition.position.offsets().items():
-            place = Place(self._settings.topic(name), partition.number)
-            end = (await self._consumer.end_offsets([place]))[place]
-            if offset > end:
+        seen = {
+            Place(self._settings.topic(name), partition.number): offset
+            for name, offset in partition.position.offsets().items()
+        }
+        for place, end in (await self._consumer.end_offsets(list(seen))).items():
+            if seen[place] > end:
                 raise InputError(
-                    f"the state of partition {partition.number} has seen {place.topic} up to offset {offset} and "
-                    f"it ends at {end}: the topic was made anew, so remove {self._settings.state_folder}"
+                    f"the state of partition {partition.number} has seen {place.topic} up to offset {seen[place]} "
+                    f"and it ends at {end}: the topic was made anew, so remove {self._settings.state_folder}"
                 )
 
     def _let_go(self, numbers: Iterable[int]) -> None:

@@ -1,6 +1,5 @@
 """A policy from a TOML file, checked whole before anything uses it."""
 
-import tomllib
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,6 +7,7 @@ import msgspec
 
 from engine.errors import InputError
 from engine.policy import ActionPolicy, Policy, PoolPolicy
+from streams.toml_file import read_toml
 
 T = TypeVar("T")
 NAMED_TABLES: dict[str, type[PoolPolicy] | type[ActionPolicy]] = {"pools": PoolPolicy, "actions": ActionPolicy}
@@ -15,12 +15,7 @@ NAMED_TABLES: dict[str, type[PoolPolicy] | type[ActionPolicy]] = {"pools": PoolP
 
 def read_policy(path: Path) -> Policy:
     """Read and check a policy. Raises InputError naming the file, the place in it and the reason."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the policy {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # of the decoder, of TOML, and of numbers too long to be read
-        raise InputError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
+    tables = read_toml(path, "policy")
     for table, kind in NAMED_TABLES.items():
         entries = tables.get(table)
         for name, entry in entries.items() if isinstance(entries, dict) else ():

@@ -4,7 +4,6 @@ What a feed should be is the policy's; where and how much of a machine it may us
 """
 
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import InputError
+from streams.toml_file import read_toml
 
 PREFIX = "FEEDLOOM_"  # of environment variables: FEEDLOOM_BOOTSTRAP is `bootstrap`
 FILE = "settings.toml"  # in the working folder, or what FEEDLOOM_SETTINGS names
@@ -53,14 +53,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings of this process. Raises InputError naming the place and the reason."""
     named = environment.get(f"{PREFIX}SETTINGS")
     path = Path(named or FILE)
-    values: dict[str, object] = {}
-    if named or path.exists():
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read the settings {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is not TOML: {' '.join(str(error).split())}") from error
+    values = read_toml(path, "settings") if named or path.exists() else {}
     values |= {
         field: environment[PREFIX + field.upper()]
         for field in Settings.__struct_fields__
