@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.policy import Policy
 from scripts.kafka_broker import Cluster
 from streams.policy_file import read_policy
+from streams.settings import Settings, read_settings
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,6 +50,15 @@ def test_the_readmes_policy_is_one(tmp_path: Path) -> None:
     path.write_text(blocks("toml")[0])
     assert read_policy(path).actions.keys() == {"click", "purchase"}
     assert read_policy(path).pools == Policy().pools
+
+
+def test_the_settings_page_lists_every_key_at_its_default(tmp_path: Path) -> None:
+    (example,) = blocks("toml", (ROOT / "docs" / "settings.md").read_text())
+    path = tmp_path / "settings.toml"
+    path.write_text(example)
+    assert read_settings({"FEEDLOOM_SETTINGS": str(path)}) == Settings()
+    keys = re.findall(r"^(?:# )?(\w+) = ", example, re.MULTILINE)
+    assert keys == list(Settings.__struct_fields__)
 
 
 def test_every_file_that_the_readme_links_to_is_there() -> None:
