@@ -1,23 +1,29 @@
 """One blend: draw from the posteriors, turn rates into utilities, give out the slots."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from blending.kernels import (
-    EXPLORE_STREAM,
+    DRAWN,
+    EXPECTED,
+    FIXED,
     allocate,
-    draw_rates,
+    believed,
+    blended,
+    fall_back,
     intended_counts,
-    stream,
-    tie_breaks,
-    uniform_at,
     utilities_of,
 )
+from blending.order import NONE, floor_plans, rounded, spread_plans
 from blending.posterior import Beta
-from blending.types import FloatArray, IntArray, ItemArray
+from blending.sampling import PARAMETER_MAX, PARAMETER_MIN, PLAN_STREAM, tie_breaks, uniforms_of
+from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 
-PARAMETER_MIN, PARAMETER_MAX = 1e-9, 1e15  # of a Beta: beyond them draws underflow, or never end
+Mode = Literal["drawn", "expected", "fixed"]
+Order = Literal["greedy", "spread", "rounded"]
+MODES: dict[Mode, int] = {"drawn": DRAWN, "expected": EXPECTED, "fixed": FIXED}
+NO_PLAN, NO_LIMITS = np.zeros(0, np.int64), np.zeros((3, 0), np.int64)
 
 
 class Lists(NamedTuple):
@@ -33,10 +39,17 @@ class Lists(NamedTuple):
 class Rules(NamedTuple):
     """How utilities become slots.
 
-    `rewards` (actions,) may be negative. `returns` (slots,) is h(n), what a pool's next item is worth after n
-    of its items. `temperature` c divides both Beta parameters: the variance is about c times as large, below 1
-    the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot from any pool
-    that has items left. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
+    `rewards` (actions,) may be negative. `returns` (slots so far and of this page,) is h(n), what a pool's next item
+    is worth after n of its items. `temperature` c divides both Beta parameters: the variance is about c times as
+    large, below 1 the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot from
+    any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
+
+    `mode` says where utilities come from: posterior draws, posterior means, or nowhere but the fallback. `fallback`
+    (pools,) takes their place, as shares, where no pool with items has a utility above 0; None is equal shares.
+
+    `order` is "greedy", the best pool first; "spread", as many slots for each pool as that gives it, but evenly over
+    the page; or "rounded", shares in proportion to utility, rounded at random so that they are right in the mean, and
+    spread. The last two plan a page, so its beginning depends on its length.
     """
 
     rewards: FloatArray
@@ -44,22 +57,41 @@ class Rules(NamedTuple):
     temperature: float = 1.0
     epsilon: float = 0.0
     draws: int = 1
+    mode: Mode = "drawn"
+    fallback: FloatArray | None = None
+    order: Order = "greedy"
+
+
+class Page(NamedTuple):
+    """What a page has to keep to, and where it goes on.
+
+    `limits` (3, pools) are each pool's items in earlier pages of the feed, how many slots of this page it must have
+    and how many it may; (3, 0) is none, nothing and all. `pinned` (slots,) is the pool that has a slot, or -1; empty
+    is none. `start` is how many slots earlier pages hold.
+    """
+
+    limits: IntArray = NO_LIMITS
+    pinned: IntArray = NO_PLAN
+    start: int = 0
+
+
+WHOLE = Page()  # a feed of one page, without conditions
 
 
 class Blend(NamedTuple):
     """A blend and everything it was made from.
 
-    `rates` (draws, pools, actions) are the draws, `explored` whether the feed was mixed at random, `intended`
-    (pools,) what utilities alone would have given each pool; `slot_pools` and `slot_ranks` (feed length,) where
-    each slot came from; `verdicts` (pools, longest list) is 0 unread, 1 placed, 2 duplicate.
+    `rates` (draws, pools, actions) are the draws, or the means; `explored` whether the feed was mixed at random;
+    `slot_pools` and `slot_ranks` (feed length,) where each slot came from; `verdicts` (pools, longest list) is 0 unread, 1 placed, 2 duplicate. `plan` (slots,) is
+    the pool that was to have each slot, -1 for none, or empty.
     """
 
     rates: FloatArray
     explored: bool
-    intended: IntArray
     slot_pools: IntArray
     slot_ranks: IntArray
     verdicts: IntArray
+    plan: IntArray
 
 
 def lists_of(rankings: list[ItemArray]) -> Lists:
@@ -77,27 +109,129 @@ def tempered(posterior: Beta, rules: Rules, pools: int) -> Beta:
     Raises ValueError unless the posterior has this shape and every parameter that comes out is from
     PARAMETER_MIN to PARAMETER_MAX.
     """
-    shape = (pools, rules.rewards.size)
-    if not (min(shape) > 0 and posterior.alpha.shape == posterior.beta.shape == shape):
-        raise ValueError(f"a blend of {shape[0]} pools and {shape[1]} actions needs a posterior of that shape")
+    _check_shape(posterior, rules, pools)
     alpha, beta = posterior.alpha / rules.temperature, posterior.beta / rules.temperature
     parameters = np.concatenate((alpha, beta), axis=None)
     if not (parameters.min() >= PARAMETER_MIN and parameters.max() <= PARAMETER_MAX):
-        raise ValueError(f"a Beta posterior needs parameters from {PARAMETER_MIN} to {PARAMETER_MAX}")
+        raise _unfit()
     return Beta(alpha, beta)
 
 
-def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64) -> Blend:
-    """Thompson sampling over pools, for a feed of `rules.returns.size` slots.
+def _check_shape(posterior: Beta, rules: Rules, pools: int) -> None:
+    shape = (pools, rules.rewards.size)
+    if not (min(shape) > 0 and posterior.alpha.shape == posterior.beta.shape == shape):
+        raise ValueError(f"a blend of {shape[0]} pools and {shape[1]} actions needs a posterior of that shape")
 
-    The utility of a pool is the reward-weighted sum of its drawn rates. Raises ValueError as `tempered` does.
+
+def _unfit() -> ValueError:
+    return ValueError(f"a Beta posterior needs parameters from {PARAMETER_MIN} to {PARAMETER_MAX}")
+
+
+def equal_shares(pools: int) -> FloatArray:
+    """The fallback of rules that name none."""
+    return np.ones(pools)
+
+
+def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> Blend:
+    """Thompson sampling over pools, for a page of `rules.returns.size` slots less those of earlier pages.
+
+    The utility of a pool is the reward-weighted sum of its drawn rates. Floors, caps and pins hold where stock that no
+    other pool offers allows; caps give way where a slot would stay empty. Raises ValueError as `tempered` does.
     """
-    alpha, beta = tempered(posterior, rules, lists.stock.size)
-    slots = rules.returns.size
-    rates = draw_rates(alpha, beta, key, rules.draws)
-    utilities = utilities_of(rates, rules.rewards)
-    ties = tie_breaks(alpha.shape[0], key)
-    # As uint64: the stream begins beyond int64, and numba would look up the types of a larger int each time.
-    explored = bool(uniform_at(key, np.uint64(stream(EXPLORE_STREAM))) < rules.epsilon)
-    placed = allocate(utilities, ties, rules.returns, lists.items, lists.stock, slots, explored, key)
-    return Blend(rates, explored, intended_counts(utilities, ties, rules.returns, slots), *placed)
+    pools = lists.stock.size
+    _check_shape(posterior, rules, pools)
+    alpha, beta, temperature = posterior.alpha, posterior.beta, rules.temperature
+    rewards, returns, draws, mode = rules.rewards, rules.returns, rules.draws, MODES[rules.mode]
+    fallback = equal_shares(pools) if rules.fallback is None else rules.fallback
+    slots = returns.size - page.start
+    plan = page.pinned
+    if page.limits.size and page.limits[1].any():
+        plan = floor_plans(pinned_of(page, slots), page.limits[1], uniforms_of(key, PLAN_STREAM, 1, pools))[0]
+    rates, explored, slot_pools, slot_ranks, verdicts = blended(
+        alpha,
+        beta,
+        temperature,
+        rewards,
+        returns,
+        fallback,
+        mode,
+        draws,
+        rules.epsilon,
+        *lists,
+        page.limits,
+        plan,
+        page.pinned,
+        page.start,
+        key,
+    )
+    if not rates.size:
+        raise _unfit()
+    if explored:
+        plan = page.pinned
+    elif rules.order != "greedy":
+        drawn = believed(
+            alpha / temperature, beta / temperature, rewards, fallback, lists.stock, mode, draws, page.start, key
+        )
+        counts = np.bincount(slot_pools, minlength=pools)[None]
+        plan = planned(rules, lists, page, counts, drawn[1][:1], uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1))[0]
+        slot_pools, slot_ranks, verdicts = allocate(
+            drawn[1],
+            drawn[2],
+            tie_breaks(pools, key),
+            returns,
+            *lists,
+            page.limits,
+            plan,
+            slots,
+            False,
+            page.start,
+            key,
+            np.zeros((0, 0)),
+        )
+    return Blend(rates, explored, slot_pools, slot_ranks, verdicts, plan)
+
+
+def intended(made: Blend, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> IntArray:
+    """How many slots of the page each pool would get by utilities alone, if none ever ran out; shape (pools,)."""
+    pools = lists.stock.size
+    fallback = equal_shares(pools) if rules.fallback is None else rules.fallback
+    before = page.limits[0] if page.limits.size else np.zeros(pools, np.int64)
+    slots = rules.returns.size - page.start
+    return intended_counts(
+        made.rates, rules.rewards, rules.returns, fallback, lists.stock, MODES[rules.mode], before, slots, key
+    )
+
+
+def fallen(made: Blend, rules: Rules, lists: Lists) -> BoolArray:
+    """In which slots of the page the fallback took the place of utilities; shape (feed length,)."""
+    pools = lists.stock.size
+    utilities = utilities_of(made.rates, rules.rewards)
+    fell = fall_back(utilities, equal_shares(pools), lists.stock, MODES[rules.mode])
+    return np.resize(fell, made.slot_pools.size)
+
+
+def pinned_of(page: Page, slots: int) -> IntArray:
+    """The pool that each slot is pinned to, -1 for none; shape (slots,)."""
+    return page.pinned if page.pinned.size else np.full(slots, NONE, np.int64)
+
+
+def planned(
+    rules: Rules, lists: Lists, page: Page, counts: IntArray, utilities: FloatArray, uniforms: FloatArray
+) -> IntArray:
+    """Whole plans for pages that are spread or rounded, one for each sample; (samples, slots).
+
+    `counts` (samples, pools) is what greedy allocation gives each pool; `utilities` (samples, pools) what shares are
+    in proportion to; `uniforms` (samples, 3 * pools + 1).
+    """
+    pools = lists.stock.size
+    pinned = pinned_of(page, rules.returns.size - page.start)
+    taken = np.bincount(pinned[pinned >= 0], minlength=pools)
+    if rules.order == "rounded":
+        low, high = taken, np.maximum(lists.stock, taken)
+        if page.limits.size:
+            low = np.maximum(np.minimum(page.limits[1], lists.stock), taken)
+            high = np.maximum(np.minimum(page.limits[2], lists.stock), low)
+        if high.sum() < pinned.size:  # caps give way where a slot would stay empty
+            high = np.maximum(lists.stock, low)
+        counts = rounded(np.maximum(utilities, 0.0), low, high, pinned.size, uniforms[:, -1].copy())
+    return spread_plans(pinned, np.maximum(counts - taken, 0), uniforms[:, pools : 3 * pools].copy())

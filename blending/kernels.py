@@ -1,87 +1,23 @@
-"""The hot loops of a blend: random bits, Beta variates, and giving out slots. Each has an oracle in its test.
-
-Randomness is counter-based: every number is a pure function of (key, counter). The bits are SplitMix64's (Steele,
-Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014): output i mixes key + i * gamma.
-"""
+"""The hot loops of a blend: utilities, and giving out slots. Each has an oracle in its test."""
 
 import numpy as np
 
 from blending.compiled import compiled
-from blending.types import FloatArray, IntArray, ItemArray
-
-GAMMA = np.uint64(0x9E3779B97F4A7C15)
-MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-MIX_2 = np.uint64(0x94D049BB133111EB)
-SHIFT_30, SHIFT_27, SHIFT_31, SHIFT_12 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(12)
-STREAM_LENGTH = np.uint64(1 << 32)  # counters of one stream; streams of a key never overlap
+from blending.sampling import (
+    EXPLORE_STREAM,
+    PARAMETER_MAX,
+    PARAMETER_MIN,
+    bits_at,
+    draw_rates,
+    stream,
+    tie_breaks,
+    uniform_at,
+)
+from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 
 UNREAD, PLACED, DUPLICATE = 0, 1, 2  # verdicts on an entry of a pool's list
-
-ONE, TWO = np.uint64(1), np.uint64(2)
-TIE_STREAM, EXPLORE_STREAM = 1 << 30, 1 << 31  # far beyond those of the draws
-
-
-@compiled
-def bits_at(key: np.uint64, counter: np.uint64) -> np.uint64:
-    """64 uniform bits, a function of (key, counter) alone."""
-    mixed = key + (counter + np.uint64(1)) * GAMMA
-    mixed = (mixed ^ (mixed >> SHIFT_30)) * MIX_1
-    mixed = (mixed ^ (mixed >> SHIFT_27)) * MIX_2
-    return mixed ^ (mixed >> SHIFT_31)
-
-
-@compiled
-def uniform_at(key: np.uint64, counter: np.uint64) -> float:
-    """A uniform number strictly between 0 and 1: the middles of 2**52 equal steps."""
-    return (float(bits_at(key, counter) >> SHIFT_12) + 0.5) * 2.0**-52
-
-
-@compiled
-def stream(number: int) -> np.uint64:
-    """The first counter of stream `number` of a key."""
-    return np.uint64(number) * STREAM_LENGTH
-
-
-@compiled
-def log_gamma_variate(shape: float, key: np.uint64, counter: np.uint64) -> tuple[float, np.uint64]:
-    """The logarithm of a Gamma(shape, 1) variate, and the next unused counter.
-
-    Marsaglia and Tsang, "A simple method for generating gamma variables", ACM TOMS 26(3), 2000, with their
-    boost below shape 1; in logarithms because a variate of shape 1e-3 underflows.
-    """
-    boost = 0.0
-    if shape < 1.0:
-        boost = np.log(uniform_at(key, counter)) / shape
-        counter += ONE
-        shape += 1.0
-    d = shape - 1.0 / 3.0
-    c = 1.0 / np.sqrt(9.0 * d)
-    while True:
-        radius = np.sqrt(-2.0 * np.log(uniform_at(key, counter)))
-        normal = radius * np.cos(2.0 * np.pi * uniform_at(key, counter + ONE))
-        uniform = uniform_at(key, counter + TWO)
-        counter += ONE + TWO
-        cube = (1.0 + c * normal) ** 3
-        if cube > 0.0 and np.log(uniform) < 0.5 * normal * normal + d - d * cube + d * np.log(cube):
-            return np.log(d) + np.log(cube) + boost, counter
-
-
-@compiled
-def draw_rates(alpha: FloatArray, beta: FloatArray, key: np.uint64, draws: int) -> FloatArray:
-    """`draws` independent draws of every Beta(alpha[p, a], beta[p, a]); shape (draws, pools, actions).
-
-    Each has a stream of its own, so another arm's posterior never moves this arm's draw.
-    """
-    pools, actions = alpha.shape
-    rates = np.empty((draws, pools, actions))
-    for draw in range(draws):
-        for pool in range(pools):
-            for action in range(actions):
-                counter = stream((draw * pools + pool) * actions + action)
-                log_x, counter = log_gamma_variate(alpha[pool, action], key, counter)
-                log_y, counter = log_gamma_variate(beta[pool, action], key, counter)
-                rates[draw, pool, action] = 1.0 / (1.0 + np.exp(log_y - log_x))
-    return rates
+DRAWN, EXPECTED, FIXED = 0, 1, 2  # where utilities come from: draws, posterior means, or the fallback itself
+BEFORE, FLOOR, CAP = 0, 1, 2  # rows of `limits`
 
 
 @compiled
@@ -100,160 +36,304 @@ def utilities_of(rates: FloatArray, rewards: FloatArray) -> FloatArray:
 
 
 @compiled
-def tie_breaks(pools: int, key: np.uint64) -> IntArray:
-    """A random rank per pool: pools whose utilities are equal must not always come in one order."""
-    ties = np.empty(pools, np.int64)
-    for pool in range(pools):
-        ties[pool] = np.int64(bits_at(key, stream(TIE_STREAM) + np.uint64(pool)) >> ONE)
-    return ties
+def fall_back(utilities: FloatArray, fallback: FloatArray, stock: IntArray, mode: int) -> BoolArray:
+    """Where no pool with items has a utility above 0, or none is asked for, put the fallback; (draws,) says where.
+
+    Shares of a feed cannot be made of harm alone: such a feed is what the fallback, in proportion, gives.
+    """
+    fell = np.empty(utilities.shape[0], np.bool_)
+    for draw in range(utilities.shape[0]):
+        fell[draw] = True
+        for pool in range(stock.size):
+            if mode != FIXED and stock[pool] > 0 and utilities[draw, pool] > 0.0:
+                fell[draw] = False
+        if fell[draw]:
+            for pool in range(stock.size):
+                utilities[draw, pool] = fallback[pool]
+    return fell
 
 
 @compiled
-def best_pool(utilities: FloatArray, ties: IntArray, returns: FloatArray, given: IntArray, left: IntArray) -> int:
-    """The pool with the largest utility * h(items given) among those with any `left`; -1 if there is none.
+def believed(
+    alpha: FloatArray,
+    beta: FloatArray,
+    rewards: FloatArray,
+    fallback: FloatArray,
+    stock: IntArray,
+    mode: int,
+    draws: int,
+    first: int,
+    key: np.uint64,
+) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Rates (draws, pools, actions), utilities (draws, pools), and in which draws they are the fallback (draws,)."""
+    if mode == DRAWN:
+        rates = draw_rates(alpha, beta, key, draws, first)
+    else:
+        rates = np.empty((1, *alpha.shape))
+        for pool in range(alpha.shape[0]):
+            for action in range(alpha.shape[1]):
+                rates[0, pool, action] = alpha[pool, action] / (alpha[pool, action] + beta[pool, action])
+    utilities = utilities_of(rates, rewards)
+    return rates, utilities, fall_back(utilities, fallback, stock, mode)
+
+
+@compiled
+def best_pool(
+    utilities: FloatArray, fell: bool, ties: IntArray, returns: FloatArray, given: IntArray, open_pools: BoolArray
+) -> int:
+    """The open pool with the largest utility * h(items given), -1 if none is open; h is Webster's for a fallback.
 
     A negative utility is not multiplied: further items of a harmful pool do not become less harmful.
     """
     best = -1
     best_value = 0.0
     for pool in range(utilities.size):
-        if left[pool] <= 0:
+        if not open_pools[pool]:
             continue
-        value = utilities[pool] * (returns[given[pool]] if utilities[pool] > 0.0 else 1.0)
+        value = utilities[pool]
+        if value > 0.0:
+            value *= 1.0 / (2.0 * given[pool] + 1.0) if fell else returns[given[pool]]
         if best < 0 or value > best_value or (value == best_value and ties[pool] > ties[best]):
             best, best_value = pool, value
     return best
 
 
 @compiled
-def any_pool(key: np.uint64, pick: int, left: IntArray) -> int:
-    """A pool drawn uniformly from those with any `left`; -1 if there is none."""
-    open_pools = 0
-    for pool in range(left.size):
-        open_pools += left[pool] > 0
-    if open_pools == 0:
-        return -1
-    skip = np.int64(uniform_at(key, stream(EXPLORE_STREAM) + np.uint64(pick + 1)) * open_pools)
-    for pool in range(left.size):
-        if left[pool] > 0:
-            if skip == 0:
-                return pool
-            skip -= 1
-    return -1
+def is_placed(item: int, feed: ItemArray, filled: int) -> bool:
+    """Whether an item stands in the first `filled` slots."""
+    for slot in range(filled):
+        if feed[slot] == item:
+            return True
+    return False
 
 
 @compiled
-def intended_counts(utilities: FloatArray, ties: IntArray, returns: FloatArray, slots: int) -> IntArray:
-    """How many slots each pool would get if none ever ran out; shape (pools,)."""
-    given = np.zeros(ties.size, np.int64)
-    unlimited = np.ones(ties.size, np.int64)
+def intended_counts(
+    rates: FloatArray,
+    rewards: FloatArray,
+    returns: FloatArray,
+    fallback: FloatArray,
+    stock: IntArray,
+    mode: int,
+    before: IntArray,
+    slots: int,
+    key: np.uint64,
+) -> IntArray:
+    """How many slots each pool would get by utilities alone, if none ever ran out; shape (pools,)."""
+    utilities, ties = utilities_of(rates, rewards), tie_breaks(stock.size, key)
+    fell = fall_back(utilities, fallback, stock, mode)
+    given = before.copy()
+    always = np.ones(stock.size, np.bool_)
     for slot in range(slots):
-        given[best_pool(utilities[slot % utilities.shape[0]], ties, returns, given, unlimited)] += 1
-    return given
+        row = slot % utilities.shape[0]
+        given[best_pool(utilities[row], fell[row], ties, returns, given, always)] += 1
+    return given - before
 
 
 @compiled
 def allocate(
     utilities: FloatArray,
+    fell: BoolArray,
     ties: IntArray,
     returns: FloatArray,
     items: ItemArray,
     stock: IntArray,
+    limits: IntArray,
+    plan: IntArray,
     slots: int,
     explored: bool,
+    start: int,
     key: np.uint64,
+    chances: FloatArray,
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Give out slots one at a time, each to the best pool that has an item left, or to any if `explored`.
+    """Give out slots one at a time, each to the pool that is planned for it, the best that is open, or any if `explored`.
 
-    `utilities` (draws, pools) holds one draw for all slots or one for each; `returns` (slots,) is h. `items`
-    (pools, longest list) holds each pool's ranking, best first, of which the first `stock[p]` entries are real.
-    An item that another pool has placed is passed over. Returns the pool of each slot, its position in that
-    pool's list (both of the feed's length, which is less than `slots` only when every pool is empty), and the
-    verdicts (pools, longest list): how far each list was read, and with what result.
+    `utilities` (draws, pools) holds one draw for all slots or one for each, `fell` (draws,) where it is the fallback;
+    `returns` (start + slots,) is h. `items` (pools, longest list) holds each pool's ranking, best first, of which
+    the first `stock[p]` entries are real. `limits` (3, pools) are items in earlier pages (`start` slots), floors and
+    caps, or (3, 0) for none; `plan` (slots,) is the pool that must have a slot or -1, or empty for none.
+
+    A pool is open while it has items left and is below its cap; caps give way where a slot would stay empty. A plan
+    keeps floors by itself. An explored feed keeps them by drawing, once no more slots are left than floors need, from
+    the pools below theirs only. An item that stands in the feed already is passed over.
+
+    Returns the pool of each slot, its position in that pool's list (both of the feed's length, which is less than
+    `slots` only when every pool is empty), and the verdicts (pools, longest list): how far each list was read, and
+    with what result. `chances` (slots, pools) gains how likely each pool was to get each slot, given the slots before
+    and the draws; it may be (0, 0).
     """
     pools = stock.size
     slot_pools = np.empty(slots, np.int64)
     slot_ranks = np.empty(slots, np.int64)
     verdicts = np.zeros(items.shape, np.int64)
+    feed = np.empty(slots, np.int32)
     left = stock.copy()
-    given = np.zeros(pools, np.int64)
+    given = np.zeros(pools, np.int64)  # of the whole feed; `own` of this page; both with what is planned
+    own = np.zeros(pools, np.int64)
+    open_pools = np.empty(pools, np.bool_)
+    free = slots
+    for slot in range(plan.size):
+        if plan[slot] >= 0:
+            own[plan[slot]] += 1
+            free -= 1
+    for pool in range(pools):
+        given[pool] = own[pool] + (limits[BEFORE, pool] if limits.size else 0)
     filled = 0
-    picks = 0
     while filled < slots:
-        if explored:
-            pool = any_pool(key, picks, left)
-        else:
-            pool = best_pool(utilities[filled % utilities.shape[0]], ties, returns, given, left)
-        if pool < 0:
-            break
-        picks += 1
+        pool = plan[filled] if plan.size else -1
+        planned = pool >= 0
+        if not (planned and left[pool] > 0):
+            pool = -1
+            needed = 0
+            some = 0
+            for one in range(pools):
+                if explored:
+                    while left[one] > 0 and is_placed(items[one, stock[one] - left[one]], feed, filled):
+                        verdicts[one, stock[one] - left[one]] = DUPLICATE
+                        left[one] -= 1
+                    if limits.size:
+                        needed += max(0, min(limits[FLOOR, one] - own[one], left[one]))
+                open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
+                some += open_pools[one]
+            if explored and needed > 0 and needed >= free:
+                some = 0
+                for one in range(pools):
+                    open_pools[one] = left[one] > 0 and own[one] < limits[FLOOR, one]
+                    some += open_pools[one]
+            if some == 0:
+                for one in range(pools):
+                    open_pools[one] = left[one] > 0
+                    some += open_pools[one]
+            if some == 0:
+                break
+            if explored:
+                skip = np.int64(uniform_at(key, stream(EXPLORE_STREAM) + np.uint64(start + filled + 1)) * some)
+                for one in range(pools):
+                    if open_pools[one]:
+                        if skip == 0:
+                            pool = one
+                        skip -= 1
+                        if chances.size:
+                            chances[filled, one] += 1.0 / some
+            else:
+                row = filled % utilities.shape[0]
+                pool = best_pool(utilities[row], fell[row], ties, returns, given, open_pools)
         rank = stock[pool] - left[pool]
         left[pool] -= 1
-        taken = False
-        for slot in range(filled):
-            if items[slot_pools[slot], slot_ranks[slot]] == items[pool, rank]:
-                taken = True
-                break
-        if taken:
+        if is_placed(items[pool, rank], feed, filled):
             verdicts[pool, rank] = DUPLICATE
             continue
         verdicts[pool, rank] = PLACED
-        slot_pools[filled] = pool
-        slot_ranks[filled] = rank
-        given[pool] += 1
+        if chances.size and not (explored and (not planned or plan[filled] != pool)):
+            chances[filled, pool] += 1.0
+        if not (planned and plan[filled] == pool):
+            given[pool] += 1
+            own[pool] += 1
+        if not planned:
+            free -= 1
+        slot_pools[filled], slot_ranks[filled], feed[filled] = pool, rank, items[pool, rank]
         filled += 1
     return slot_pools[:filled], slot_ranks[:filled], verdicts
 
 
 @compiled
-def redrawn_counts(
+def blended(
+    alpha: FloatArray,
+    beta: FloatArray,
+    temperature: float,
+    rewards: FloatArray,
+    returns: FloatArray,
+    fallback: FloatArray,
+    mode: int,
+    draws: int,
+    epsilon: float,
+    items: ItemArray,
+    stock: IntArray,
+    limits: IntArray,
+    plan: IntArray,
+    pinned: IntArray,
+    start: int,
+    key: np.uint64,
+) -> tuple[FloatArray, bool, IntArray, IntArray, IntArray]:
+    """A whole blend in one call: rates, whether it was mixed at random, and what `allocate` returns.
+
+    Both parameters are divided by the temperature; without rates, they were not fit to be drawn from. A feed that is
+    mixed at random keeps to what is `pinned` alone.
+    """
+    warm_alpha, warm_beta = np.empty(alpha.shape), np.empty(alpha.shape)
+    fit = True
+    for pool in range(alpha.shape[0]):
+        for action in range(alpha.shape[1]):
+            a, b = alpha[pool, action] / temperature, beta[pool, action] / temperature
+            fit = fit and PARAMETER_MIN <= a <= PARAMETER_MAX and PARAMETER_MIN <= b <= PARAMETER_MAX
+            warm_alpha[pool, action], warm_beta[pool, action] = a, b
+    if not fit:
+        none = np.empty(0, np.int64)
+        return np.empty((0, 0, 0)), False, none, none, np.empty((0, 0), np.int64)
+    rates, utilities, fell = believed(warm_alpha, warm_beta, rewards, fallback, stock, mode, draws, start, key)
+    ties = tie_breaks(stock.size, key)
+    explored = uniform_at(key, stream(EXPLORE_STREAM)) < epsilon
+    if explored:
+        plan = pinned
+    slots = returns.size - start
+    slot_pools, slot_ranks, verdicts = allocate(
+        utilities, fell, ties, returns, items, stock, limits, plan, slots, explored, start, key, np.empty((0, 0))
+    )
+    return rates, explored, slot_pools, slot_ranks, verdicts
+
+
+@compiled
+def redrawn(
     alpha: FloatArray,
     beta: FloatArray,
     rewards: FloatArray,
     returns: FloatArray,
+    fallback: FloatArray,
+    mode: int,
+    draws: int,
     items: ItemArray,
     stock: IntArray,
-    draws: int,
+    limits: IntArray,
+    plans: IntArray,
+    slots: int,
     explored: bool,
+    start: int,
     samples: int,
     key: np.uint64,
-) -> IntArray:
-    """How often each slot went to each pool over `samples` blends with keys of their own; shape (slots, pools).
+) -> tuple[FloatArray, FloatArray]:
+    """Chances of each pool in each slot over `samples` blends with keys of their own: sums, and sums of squares.
 
-    Arguments as in `draw_rates`, `utilities_of` and `allocate`; `returns` (slots,).
-    """
-    slots = returns.size
-    counts = np.zeros((slots, stock.size), np.int64)
-    for sample in range(samples):
-        own = bits_at(key, np.uint64(sample))
-        utilities = utilities_of(draw_rates(alpha, beta, own, draws), rewards)
-        ties = tie_breaks(stock.size, own)
-        pools, _, _ = allocate(utilities, ties, returns, items, stock, slots, explored, own)
-        for slot in range(pools.size):
-            counts[slot, pools[slot]] += 1
-    return counts
-
-
-@compiled
-def redrawn_chances(stock: IntArray, slots: int, samples: int, key: np.uint64) -> tuple[FloatArray, FloatArray]:
-    """Feeds mixed at random from lists without a common item: chances of each pool, given the slots before.
-
-    A pool that has items left is drawn with chance 1 / (number of those pools). Returns the sums over `samples`
-    feeds of these chances and of their squares, each of shape (slots, pools).
+    Given the draws and the slots before, the chance is 1 for the pool that is best or planned; in a feed that is
+    mixed at random it is equal for the pools that are open. Arguments as in `believed` and `allocate`; `plans` are
+    (samples, slots), a single one for all, or one of no slots. Both results have the shape (slots, pools).
     """
     sums = np.zeros((slots, stock.size))
     squares = np.zeros((slots, stock.size))
+    chances = np.zeros((slots, stock.size))
     for sample in range(samples):
         own = bits_at(key, np.uint64(sample))
-        left = stock.copy()
+        _, utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, draws, start, own)
+        ties = tie_breaks(stock.size, own)
+        plan = plans[sample % plans.shape[0]]
+        allocate(utilities, fell, ties, returns, items, stock, limits, plan, slots, explored, start, own, chances)
         for slot in range(slots):
-            pool = any_pool(own, slot, left)
-            if pool < 0:
-                break
-            chance = 1.0 / np.count_nonzero(left)
-            for other in range(stock.size):
-                if left[other] > 0:
-                    sums[slot, other] += chance
-                    squares[slot, other] += chance * chance
-            left[pool] -= 1
+            for pool in range(stock.size):
+                chance = chances[slot, pool]
+                sums[slot, pool] += chance
+                squares[slot, pool] += chance * chance
+                chances[slot, pool] = 0.0
     return sums, squares
+
+
+@compiled
+def offering(items: ItemArray, stock: IntArray, slot_pools: IntArray, slot_ranks: IntArray) -> IntArray:
+    """For each slot the pools whose lists hold its item, as bits: 1 for the first pool, 2 for the second; (slots,)."""
+    found = np.zeros(slot_pools.size, np.int64)
+    for slot in range(slot_pools.size):
+        item = items[slot_pools[slot], slot_ranks[slot]]
+        for pool in range(stock.size):
+            for rank in range(stock[pool]):
+                if items[pool, rank] == item:
+                    found[slot] |= 1 << pool
+                    break
+    return found

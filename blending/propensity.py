@@ -5,8 +5,12 @@ A blend is a mixture, π = (1 - ε) bandit + ε explore, and the two parts are f
 - Bandit, when further items of a pool are worth as much (h = 1) and no pool can run out: every slot goes to the
   pool with the largest utility, be there one draw or one for each slot. With one action and a positive reward that
   is ∫ f_p(x) Π_{q≠p} F_q(x) dx over Beta densities f and distributions F, a quadrature.
-- Explore, while no pool can have run out and no item is offered twice: 1 / (number of pools with items).
-- Everything else is Monte Carlo through the very loop that makes feeds, with its standard error.
+- Explore, while no pool can be closed: 1 / (number of pools with items).
+- A pinned slot: 1 for its pool.
+- Everything else is Monte Carlo through the very loop that makes feeds, with its standard error. In feeds that are
+  mixed at random each redraw gives the exact chances of its own slots, given the slots before.
+
+Floors are kept by plans with random phases, which are redrawn too.
 
 "Cannot run out" is stock for every slot: each entry that is read of a list stands in the feed, so a list of as many
 entries as slots has an item left for any slot, whatever the other lists hold.
@@ -17,10 +21,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.special import betainc, betaln, digamma, expit, log_expit, polygamma
 
-from blending.blend import Lists, Rules, tempered
-from blending.kernels import redrawn_chances, redrawn_counts
+from blending.blend import MODES, WHOLE, Lists, Page, Rules, blend, equal_shares, pinned_of, tempered
+from blending.kernels import redrawn
+from blending.order import floor_plans
 from blending.posterior import Beta
-from blending.types import FloatArray
+from blending.sampling import PLAN_STREAM, bits_at, uniforms_of
+from blending.types import FloatArray, IntArray
 
 Method = Literal["quadrature", "monte carlo"]
 
@@ -54,7 +60,9 @@ class Part(NamedTuple):
     samples: int
 
 
-def propensities_of(posterior: Beta, rules: Rules, lists: Lists, samples: int, key: np.uint64) -> Propensities:
+def propensities_of(
+    posterior: Beta, rules: Rules, lists: Lists, samples: int, key: np.uint64, page: Page = WHOLE
+) -> Propensities:
     """The propensities of a blend, given everything but its draw; `key` seeds the redraws.
 
     Raises ValueError for fewer than one sample, and as `tempered` does.
@@ -63,29 +71,38 @@ def propensities_of(posterior: Beta, rules: Rules, lists: Lists, samples: int, k
         raise ValueError(f"Monte Carlo needs at least one sample, not {samples}")
     believed = tempered(posterior, rules, lists.stock.size)
     distinct = np.unique(np.concatenate([row[:size] for row, size in zip(*lists, strict=True)])).size
-    length = min(rules.returns.size, distinct)
-    shared = distinct < int(lists.stock.sum())
-    certain = _certain(believed, rules, lists)
-    bandit = _redrawn(believed, rules, lists, samples, key) if certain is None else _every_slot(certain, length)
+    length = min(rules.returns.size - page.start, distinct)
+    certain = _certain(believed, rules, lists, page)
+    bandit = _redrawn(believed, rules, lists, page, samples, key) if certain is None else certain
     epsilon = rules.epsilon
-    explore = _explored(believed, rules, lists, samples, key, shared=shared) if epsilon > 0.0 else bandit
+    explore = _explored(believed, rules, lists, page, samples, key) if epsilon > 0.0 else bandit
     chances = (1.0 - epsilon) * bandit.chances[:length] + epsilon * explore.chances[:length]
-    if not shared:  # so by construction; this takes only the last bit's rounding away
-        chances = np.maximum(chances, floors(lists, length, epsilon))
     errors = np.hypot((1.0 - epsilon) * bandit.errors[:length], epsilon * explore.errors[:length])
+    # So by construction; this takes only the last bit's rounding away.
+    least = floors(lists, length, epsilon, page)
+    chances, errors = np.maximum(chances, least), np.where(least.max(axis=1, initial=0.0)[:, None] == 1.0, 0.0, errors)
     taken = max(bandit.samples, explore.samples)
-    return Propensities(chances, errors, "monte carlo" if certain is None else "quadrature", taken)
+    return Propensities(chances, errors, "monte carlo" if bandit.samples else "quadrature", taken)
 
 
-def floors(lists: Lists, slots: int, epsilon: float) -> FloatArray:
-    """ε / (number of pools with items), for each pool that must have an item left; shape (slots, pools).
+def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> FloatArray:
+    """What each pool has at least in each slot: 1 where it is pinned, else ε / (pools with items); (slots, pools).
 
-    A pool with more entries than there are slots before this one has one left for it: each entry that was read
-    fills one of those. Holds where no item is offered twice: an entry that another pool has placed costs a pool
-    that mixes at random its turn.
+    The latter of each pool that is feasible whatever came before: it has more entries than there are slots before
+    this one, each entry that was read being one of those; its cap is larger than their number; and more slots are left
+    than the floors of all pools need. Pools in a pinned slot other than its own have no chance.
     """
-    surely_left = np.arange(slots)[:, None] < lists.stock
-    return np.asarray(surely_left * (epsilon / max(1, int(np.count_nonzero(lists.stock)))), np.float64)
+    before = np.arange(slots)[:, None]
+    feasible = before < lists.stock
+    if page.limits.size:
+        feasible &= before < page.limits[2]
+        feasible &= page.limits[1].sum() < slots - before
+    least = np.asarray(feasible * (epsilon / max(1, int(np.count_nonzero(lists.stock)))), np.float64)
+    for slot in np.flatnonzero(page.pinned[:slots] >= 0):
+        pool = page.pinned[slot]
+        least[slot] = 0.0
+        least[slot, pool] = float(slot < lists.stock[pool])
+    return least
 
 
 def chances_of_largest(posterior: Beta) -> FloatArray:
@@ -110,49 +127,96 @@ def chances_of_largest(posterior: Beta) -> FloatArray:
     return np.asarray((density * others) @ (half * WEIGHTS).ravel())
 
 
-def _certain(believed: Beta, rules: Rules, lists: Lists) -> FloatArray | None:
-    """The bandit's chances where every slot has the same and an integral finds them, shape (pools,)."""
-    stocked = lists.stock > 0
+def _certain(believed: Beta, rules: Rules, lists: Lists, page: Page) -> Part | None:
+    """The bandit's part where every slot that is not pinned has the same chances and an integral finds them."""
+    stocked, slots = lists.stock > 0, rules.returns.size - page.start
     chances = np.zeros(lists.stock.size)
     if np.count_nonzero(stocked) <= 1:
         chances[stocked] = 1.0
-        return chances
-    always_full = (lists.stock[stocked] >= rules.returns.size).all()
-    one_action = rules.rewards.size == 1 and rules.rewards[0] > 0.0
+        return _every_slot(chances, slots, page)
+    one_action = rules.mode == "drawn" and rules.rewards.size == 1 and rules.rewards[0] > 0.0
     smooth = min(believed.alpha[stocked].min(), believed.beta[stocked].min()) >= QUADRATURE_MIN
-    if not (always_full and one_action and smooth and (rules.returns == 1.0).all()):
+    flat = rules.order == "greedy" and bool((rules.returns == 1.0).all())
+    if not (_unlimited(lists, slots, page) and one_action and smooth and flat):
         return None
     competing = Beta(believed.alpha[stocked, 0], believed.beta[stocked, 0])
     chances[stocked] = chances_of_largest(competing)
     total = float(chances.sum())
-    return chances / total if abs(total - 1.0) <= QUADRATURE_ERROR_MAX else None
+    return _every_slot(chances / total, slots, page) if abs(total - 1.0) <= QUADRATURE_ERROR_MAX else None
 
 
-def _every_slot(chances: FloatArray, slots: int) -> Part:
+def _unlimited(lists: Lists, slots: int, page: Page) -> bool:
+    """Whether every pool that has items is open in every slot that is not pinned, whatever came before."""
+    enough = bool((lists.stock[lists.stock > 0] >= slots).all())
+    return enough and not (page.limits.size and (page.limits[1].any() or (page.limits[2] < slots).any()))
+
+
+def _every_slot(chances: FloatArray, slots: int, page: Page) -> Part:
     table = np.tile(chances, (slots, 1))
+    for slot in np.flatnonzero(page.pinned >= 0):
+        table[slot] = np.arange(chances.size) == page.pinned[slot]
     return Part(table, np.zeros_like(table), 0)
 
 
-def _redrawn(
-    believed: Beta, rules: Rules, lists: Lists, samples: int, key: np.uint64, *, explored: bool = False
-) -> Part:
-    """Shares of `samples` blends; those of feeds that are mixed at random need no more than one draw."""
-    draws = 1 if explored else rules.draws
-    counts = redrawn_counts(*believed, rules.rewards, rules.returns, *lists, draws, explored, samples, key)
+def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: int, key: np.uint64) -> Part:
+    """Shares of `samples` blends that are not mixed at random."""
+    if rules.order == "greedy":
+        plans = page.pinned[None]
+        if page.limits.size and page.limits[1].any():
+            uniforms = uniforms_of(key, PLAN_STREAM, samples, lists.stock.size)
+            plans = floor_plans(pinned_of(page, rules.returns.size - page.start), page.limits[1], uniforms)
+        sums, _ = _looped(believed, rules, lists, page, plans, samples, key, explored=False)
+    else:
+        plain = rules._replace(temperature=1.0, epsilon=0.0)
+        sums = np.zeros((rules.returns.size - page.start, lists.stock.size))
+        for sample in range(samples):
+            made = blend(believed, plain, lists, np.uint64(bits_at(key, np.uint64(sample))), page)
+            sums[np.arange(made.slot_pools.size), made.slot_pools] += 1.0
+    shares = sums / samples
+    # Without draws and plans only ties are broken at random: what came every time is certain.
+    if rules.mode != "drawn" and rules.order == "greedy" and len(plans) == 1 and ((shares == 0) | (shares == 1)).all():
+        return Part(shares, np.zeros_like(shares), 0)
     # Half a count more, in the error only: that it never happened does not make it impossible.
-    doubtful = (counts + 0.5) / (samples + 1.0)
-    errors = np.sqrt(doubtful * (1.0 - doubtful) / samples) * (lists.stock > 0)
-    return Part(counts / samples, errors, samples)
+    doubtful = (sums + 0.5) / (samples + 1.0)
+    return Part(shares, np.sqrt(doubtful * (1.0 - doubtful) / samples) * (lists.stock > 0), samples)
 
 
-def _explored(believed: Beta, rules: Rules, lists: Lists, samples: int, key: np.uint64, *, shared: bool) -> Part:
-    """Feeds mixed at random: known without a redraw unless a pool may run out, or an item is offered twice."""
-    stocked, slots = lists.stock > 0, rules.returns.size
+def _explored(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: int, key: np.uint64) -> Part:
+    """Feeds mixed at random: known without a redraw unless stock, caps or floors may close a pool."""
+    stocked, slots = lists.stock > 0, rules.returns.size - page.start
     pools = int(np.count_nonzero(stocked))
-    if pools <= 1 or (not shared and (lists.stock[stocked] >= slots).all()):
-        return _every_slot(stocked / max(1, pools), slots)
-    if shared:
-        return _redrawn(believed, rules, lists, samples, key, explored=True)
-    sums, squares = redrawn_chances(lists.stock, slots, samples, key)
+    if pools <= 1 or _unlimited(lists, slots, page):
+        return _every_slot(stocked / max(1, pools), slots, page)
+    sums, squares = _looped(believed, rules, lists, page, page.pinned[None], samples, key, explored=True)
     chances = sums / samples
     return Part(chances, np.sqrt(np.maximum(squares / samples - chances**2, 0.0) / samples), samples)
+
+
+def _looped(
+    believed: Beta,
+    rules: Rules,
+    lists: Lists,
+    page: Page,
+    plans: IntArray,
+    samples: int,
+    key: np.uint64,
+    *,
+    explored: bool,
+) -> tuple[FloatArray, FloatArray]:
+    """`redrawn`; feeds that are mixed at random need no more than one draw."""
+    return redrawn(
+        *believed,
+        rules.rewards,
+        rules.returns,
+        equal_shares(lists.stock.size) if rules.fallback is None else rules.fallback,
+        MODES[rules.mode],
+        1 if explored else rules.draws,
+        *lists,
+        page.limits,
+        plans,
+        rules.returns.size - page.start,
+        explored,
+        page.start,
+        samples,
+        key,
+    )

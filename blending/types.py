@@ -6,3 +6,4 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 ItemArray = NDArray[np.int32]
+BoolArray = NDArray[np.bool_]

@@ -3,30 +3,37 @@
 import numpy as np
 from msgspec import Struct
 
-from blending.blend import Blend, Lists, Rules, blend
+from blending.blend import NO_LIMITS, Blend, Lists, Mode, Order, Page, Rules, blend, intended
 from blending.delay import Delay
+from blending.order import NONE
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import IntArray
-from engine.events import SCHEMA, Request, check_schema
+from engine.events import SCHEMA, SLOTS_MAX, Request, check_ids, check_schema
+from engine.page import Degraded
 
 VERDICTS = "?pd"  # of an entry that was read: p placed, d duplicate of an item that another pool placed
 
 
-class PoolPart(Struct, frozen=True, kw_only=True):
-    """One pool's part in a decision. `alpha`, `beta` and `delays` have an entry per action of the decision.
+class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One pool's part in a decision. `alpha`, `beta`, `strength` and `delays` have an entry per action of the decision.
 
-    `rates` are the draws, an entry per action for each: one draw for the whole feed, or one for each slot.
+    `strength` is how many views the prior is worth that the user's own evidence updated; `fallback` the pool's share
+    where no utility is above 0. `rates` are the draws, an entry per action for each: one draw for the whole feed, or one for each slot.
     `delays` are what views will be matured by; `served` is how many of the user's slots were this pool's before.
     `items` is the prefix of the pool's list that was read, `verdicts` a letter for each. `stock` says how
     many items it offered, `filtered` how many it left out because the user had already reacted to them,
-    `intended` how many slots utilities alone would have given it, `realised` how many it got.
+    `intended` how many slots utilities alone would have given it, `realised` how many it got. `before` are its items
+    in earlier pages; `floor` and `cap` how many slots of this one it had to get and could (null: all); `missing` says
+    that it did not answer in time. What is left out is 0, null or false.
     """
 
     pool: str
     alpha: list[float]
     beta: list[float]
+    strength: list[float]
+    fallback: float
     rates: list[list[float]]
     delays: list[Delay]
     served: int
@@ -36,18 +43,27 @@ class PoolPart(Struct, frozen=True, kw_only=True):
     realised: int
     items: list[str]
     verdicts: str
+    before: int = 0
+    floor: int = 0
+    cap: int | None = None
+    missing: bool = False
 
 
 class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=True):
-    """One feed. `slot_items` and `slot_pools` (indices into `pools`) have an entry per slot.
+    """One page of a feed. `slot_items` and `slot_pools` (indices into `pools`) have an entry per slot.
 
-    `request` is as it was asked, without its candidates: what was read of them is in `pools`. `at_ms` is the
+    `request` is as it was asked, without its candidates: what was read of them is in `pools`. `feed` is the request
+    id of the feed's first page, which draws come of, and `start` how many slots earlier pages hold. `at_ms` is the
     log's time of the request; `rewards` has an entry per action. `delta` is the returns model that slots were
-    given by, null for Webster's. `explored` says that the feed was mixed at random, `newcomer` that the
-    population's prior will learn from it.
+    given by, null for Webster's; `mode` and `order` are those of `blending.blend.Rules`. `cohort` is the one that the
+    priors are of. `explored` says that the feed was mixed at random, `newcomer` that the population's prior will learn
+    from it. `pinned` are (slot, pool) pairs; `degraded` are the rules that could not be kept. `slot_rules` has a letter
+    per slot (`engine.page.slot_rules`), `slot_offers` the pools that offered its item, as bits: 1 is the first pool.
     """
 
     request: Request
+    feed: str
+    start: int
     at_ms: int
     policy_version: str
     population_version: int
@@ -55,13 +71,20 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     temperature: float
     epsilon: float
     delta: float | None
+    mode: Mode
+    order: Order
+    cohort: str
     explored: bool
     newcomer: bool
     actions: list[str]
     rewards: list[float]
     pools: list[PoolPart]
+    pinned: list[tuple[int, int]]
+    degraded: list[Degraded]
     slot_items: list[str]
     slot_pools: list[int]
+    slot_rules: str
+    slot_offers: list[int]
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -70,20 +93,26 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
         actions = len(self.actions)
         if not len(self.rewards) == actions > 0 < len(self.pools):
             raise ValueError("a decision needs pools, actions, and a reward for each action")
-        if not len(self.slot_items) == len(self.slot_pools) <= self.request.slots:
+        check_ids(self.feed)
+        columns = {len(self.slot_items), len(self.slot_pools), len(self.slot_rules), len(self.slot_offers)}
+        if not (len(columns) == 1 and max(columns) <= self.request.slots and 0 <= self.start <= SLOTS_MAX):
             raise ValueError("a decision's slots do not fit its request")
+        if not all(0 <= slot < self.request.slots and 0 <= pool < len(self.pools) for slot, pool in self.pinned):
+            raise ValueError("a decision pins a slot or a pool that it does not have")
         if not all(0 <= pool < len(self.pools) for pool in self.slot_pools):
             raise ValueError("a slot of the decision has a pool that it does not name")
         for part in self.pools:
-            if not len(part.alpha) == len(part.beta) == len(part.delays) == actions:
+            if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
                 raise ValueError(f"pool {part.pool} does not have numbers for every action")
             if not len(part.items) == len(part.verdicts) <= part.stock <= self.request.slots:
                 raise ValueError(f"pool {part.pool} has a list that does not fit")
+            if not (0 <= part.before <= self.start and part.floor >= 0 and (part.cap is None or part.cap >= 0)):
+                raise ValueError(f"pool {part.pool} has limits that do not fit")
 
     @property
     def key(self) -> np.uint64:
         """The key of every draw of this decision."""
-        return key_of(self.seed, self.request.user, self.request.request_id)
+        return key_of(self.seed, self.request.user, self.feed)
 
 
 class Rebuilt(Struct, frozen=True):
@@ -103,11 +132,12 @@ def rebuild(record: Decision) -> Rebuilt:
     Only what was read of each list is in the record, which is enough: the same draws read no further. Raises
     ValueError or IndexError when they do, or when the record could not be a decision.
     """
-    made = blend(posterior_of(record), rules_of(record), lists_read(record), record.key)
+    rules, lists, page = rules_of(record), lists_read(record), conditions_of(record)
+    made = blend(posterior_of(record), rules, lists, record.key, page)
     return Rebuilt(
         made.rates.swapaxes(0, 1).tolist(),
         made.explored,
-        made.intended.tolist(),
+        intended(made, rules, lists, record.key, page).tolist(),
         [verdict_letters(row) for row in made.verdicts],
         _items_of(made, record),
         made.slot_pools.tolist(),
@@ -127,8 +157,29 @@ def rules_of(record: Decision) -> Rules:
     draws = len(record.pools[0].rates)
     if draws not in (1, record.request.slots):
         raise ValueError(f"{draws} draws are neither one for the feed nor one for each slot")
-    returns = returns_table(record.request.slots, record.delta)
-    return Rules(np.array(record.rewards, np.float64), returns, record.temperature, record.epsilon, draws)
+    return Rules(
+        np.array(record.rewards, np.float64),
+        returns_table(record.start + record.request.slots, record.delta),
+        record.temperature,
+        record.epsilon,
+        draws,
+        record.mode,
+        np.array([part.fallback for part in record.pools], np.float64),
+        record.order,
+    )
+
+
+def conditions_of(record: Decision) -> Page:
+    """What the page had to keep to."""
+    slots, limits = record.request.slots, NO_LIMITS
+    if any(part.before or part.floor or part.cap is not None for part in record.pools):
+        caps = [slots if part.cap is None else part.cap for part in record.pools]
+        before, floors = zip(*((part.before, part.floor) for part in record.pools), strict=True)
+        limits = np.array([before, floors, caps], np.int64)
+    pinned = np.full(slots if record.pinned else 0, NONE, np.int64)
+    for slot, pool in record.pinned:
+        pinned[slot] = pool
+    return Page(limits, pinned, record.start)
 
 
 def verdict_letters(verdicts: IntArray) -> str:

@@ -32,13 +32,17 @@ def check_time(ts_ms: int | None) -> None:
 class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True):
     """Somebody wants a feed of `slots` items. (user, request_id) is the identity of the decision.
 
-    `candidates` are the items, best first, of the pools that the policy calls external.
+    `candidates` are the items, best first, of the pools that the policy calls external; one that is not named did
+    not answer in time. `context` says where and when it is asked. `continues` is the request id of the page before
+    this one, for the next page of the same feed.
     """
 
     request_id: str
     user: str
     slots: int
     candidates: dict[str, list[str]] = {}
+    context: dict[str, str] = {}
+    continues: str | None = None
     ts_ms: int | None = None
     schema: int = SCHEMA
 
@@ -51,6 +55,10 @@ class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True
             raise ValueError(f"a feed has 1 to {SLOTS_MAX} slots, not {self.slots}")
         for pool, items in self.candidates.items():
             check_ids(pool, *items)
+        if self.continues is not None:
+            check_ids(self.continues)
+            if self.continues == self.request_id:
+                raise ValueError("a page cannot continue itself")
 
 
 class _OfSlot(Struct, frozen=True, tag_field="kind", kw_only=True):

@@ -51,6 +51,17 @@ def evidence_at(
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
+def session_at(
+    state: UserState, now_ms: int, memory: MemoryPolicy, believed: Mapping[Cell, Delay] = AS_RECORDED
+) -> dict[Cell, Tally]:
+    """S and E of what the user did just now: of open decisions alone, halved every `session_half_life_ms`."""
+    sums: Sums = {}
+    for row in state.ledger.values():
+        weight = exp2(-max(now_ms - row.at_ms, 0) / memory.session_half_life_ms)
+        _add(sums, row, now_ms, dict.fromkeys(row.tallies, weight), believed)
+    return {cell: Tally(*amounts) for cell, amounts in sums.items()}
+
+
 def matured(row: LedgerRow) -> dict[Cell, Tally]:
     """S and E * F(age) by (pool, action) of a row that takes no more reactions, by the delays it was made with.
 

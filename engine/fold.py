@@ -14,14 +14,18 @@ from msgspec.structs import replace
 from engine.decision import Decision
 from engine.events import Acted, Organic, Reaction, Seen
 from engine.evidence import NOTHING, matured, with_closed
+from engine.newcomers import plus
 from engine.policy import MemoryPolicy
 from engine.state import (
+    Cursor,
     LedgerRow,
     Lesson,
+    PoolBelief,
     PriorLesson,
     Reacted,
     ReactionLesson,
     Tally,
+    Taught,
     UserState,
     ViewLesson,
     Waiting,
@@ -82,15 +86,24 @@ def _close_oldest(state: UserState, memory: MemoryPolicy) -> tuple[UserState, tu
     if not row.newcomer:
         return state, ()
     taught = dict(state.taught)
-    for cell, term in terms.items():
-        taught[cell] = taught.get(cell, NOTHING).plus(term.successes, term.exposure)
-    return replace(state, taught=taught), tuple(PriorLesson(cell, term) for cell, term in terms.items())
+    lessons = []
+    for (pool, action), term in terms.items():
+        cell = (row.cohort, pool, action)
+        old = taught.get(cell, Taught(0.0, 0.0, 0.0, 0.0, row.at_ms))
+        new = taught[cell] = plus(old, term, row.at_ms, memory.cohort_half_life_ms)
+        lessons.append(
+            PriorLesson(cell, Tally(old.successes, old.exposure), Tally(new.successes, new.exposure), row.at_ms)
+        )
+    return replace(state, taught=taught), tuple(lessons)
 
 
 def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
     """The ledger row of a decision: a view of a pool's k-th item in a feed counts delta ** k."""
     names = [part.pool for part in decision.pools]
-    ranks = [decision.slot_pools[:slot].count(pool) for slot, pool in enumerate(decision.slot_pools)]
+    before = [part.before for part in decision.pools]
+    ranks = [
+        before[pool] + decision.slot_pools[:slot].count(pool) for slot, pool in enumerate(decision.slot_pools)
+    ]
     delta = 1.0 if decision.delta is None else decision.delta
     return LedgerRow(
         at_ms=decision.at_ms,
@@ -104,6 +117,24 @@ def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
         delays={names[pool]: tuple(decision.pools[pool].delays) for pool in set(decision.slot_pools)},
         served=_served_after(decision),
         newcomer=decision.newcomer,
+        cohort=decision.cohort,
+    )
+
+
+def cursor_of(state: UserState, decision: Decision, memory: MemoryPolicy) -> Cursor:
+    """Where the feed of a decision ends; it goes on from the page before, if that was the user's last."""
+    earlier = state.cursor.items if decision.start and state.cursor and state.cursor.feed == decision.feed else ()
+    return Cursor(
+        decision.request.request_id,
+        decision.feed,
+        decision.at_ms + memory.window_ms,
+        decision.policy_version,
+        decision.cohort,
+        (*earlier, *decision.slot_items),
+        tuple(
+            PoolBelief(part.alpha, part.beta, part.strength, part.fallback, part.before + part.realised)
+            for part in decision.pools
+        ),
     )
 
 
@@ -123,6 +154,7 @@ def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy) -
         ledger=_with_row(state, request_id, row_of(decision, memory), memory),
         waiting=tuple(waited for waited in state.waiting if waited.reaction.request_id != request_id),
         served={**state.served, **_served_after(decision)},
+        cursor=cursor_of(state, decision, memory),
     )
     lessons: tuple[Lesson, ...] = ()
     for early in mine:

@@ -13,15 +13,39 @@ PoolKind = Literal["popular", "similar", "fresh", "external"]
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
+COHORTS_MAX = 64
 ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
+SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
+Order = Literal["greedy", "spread", "rounded"]
 
 
 class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[pools.NAME]`: one arm of the bandit, and where its candidates come from."""
+    """`[pools.NAME]`: one arm of the bandit, where its candidates come from, and what it is guaranteed.
+
+    Shares are of a page: of N slots, floor(share * N). A floor fades with what is known of the pool: after E views of
+    the user's own it is floor * floor_views / (floor_views + E), and a user's first page has one slot at least.
+    """
 
     kind: PoolKind
+    ratio: float = 1.0  # share of the fixed-ratio blend: draw = "fixed", the fail-safe, and where all utilities are bad
+    floor: float = 0.0  # share that it has at least
+    floor_views: float = 0.0  # of the pool by the user, after which half its floor is left; 0: first page only
+    required: int = 0  # slots of every page that it has at least, whatever is known
+    cap: float = 1.0  # share that it has at most, where others can fill the page
+    pinned: tuple[int, ...] = ()  # slots that are its own, counted from 0
+    priority: int = 0  # where guarantees do not fit a page, those of the lowest give way first
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        if not 0.0 <= self.floor <= self.cap <= 1.0:
+            raise ValueError("floor and cap must be shares, with 0 <= floor <= cap <= 1")
+        for name in ("ratio", "floor_views"):
+            if not 0.0 <= getattr(self, name) <= SCALE_MAX:
+                raise ValueError(f"{name} must be from 0 to {SCALE_MAX:.0e}")
+        if self.required < 0 or min(self.pinned, default=0) < 0:
+            raise ValueError("required and pinned must not be negative")
 
 
 class ActionPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,16 +70,29 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     slots_max: int = 100  # of one request
     base_successes: float = 10.0  # Beta prior of a pool that nobody has seen yet
     base_failures: float = 120.0
-    prior_strength: float = 2000.0  # at most so many views' worth of the population is a new user's prior
-    newcomer_slots: int = 200  # a user's first slots, the only ones that the population's prior learns from
+    prior_strength: float = 2000.0  # at most so many views' worth of the population is a user's prior
+    newcomer_slots: int = 1000  # a user's first slots, the only ones that the population's prior learns from
+    session_strength: float = 0.0  # a session's prior is the user, at most so many views strong; 0: no sessions
+    cohort_by: str = ""  # key of a request's context that says which cohort it belongs to
+    cohorts: tuple[str, ...] = ()  # its values that have a prior of their own; all others share one
     temperature: float = 0.06  # times the variance of the draws; below 1 the blend is bolder
     epsilon: float = 0.02  # chance of a feed mixed at random
-    draw: Literal["feed", "slot"] = "feed"  # one draw for a whole feed, or one for each slot
+    draw: Literal["feed", "slot", "mean", "fixed"] = "feed"  # of beliefs: one for a whole feed, one for each slot,
+    # none but their means, or none at all: the pools' ratios
+    order: Order = "greedy"  # the best first; "spread" evenly; "rounded": shares right in the mean, spread
     returns: Literal["fitted", "winner", "webster"] = "fitted"  # worth of a pool's next item in a feed
     delta_one_chance: float = 0.6  # fitted: belief before any data that a further item is worth as much
 
     def __post_init__(self) -> None:
         """Refuse a prior that is not a distribution, and other numbers without a meaning."""
+        if not (self.session_strength == 0 or SCALE_MIN <= self.session_strength <= SCALE_MAX):
+            raise ValueError(f"session_strength must be 0 or from {SCALE_MIN} to {SCALE_MAX:.0e}")
+        if len(set(self.cohorts)) != len(self.cohorts) or not len(self.cohorts) <= COHORTS_MAX:
+            raise ValueError(f"cohorts must hold at most {COHORTS_MAX} names, none twice")
+        if bool(self.cohort_by) != bool(self.cohorts):
+            raise ValueError("cohort_by and cohorts need each other: a key of the context, and its values")
+        if self.draw == "slot" and self.order == "rounded":
+            raise ValueError('order "rounded" shares a page out by one belief, so draw must not be "slot"')
         for name in ("base_successes", "base_failures", "prior_strength", "temperature"):
             if not SCALE_MIN <= getattr(self, name) <= SCALE_MAX:
                 raise ValueError(f"{name} must be from {SCALE_MIN} to {SCALE_MAX:.0e}")
@@ -89,6 +126,8 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     window_ms: int = 86_400_000  # how long a decision takes reactions, and its id is remembered
     half_life_ms: int = 864_000_000  # after which a user's evidence counts half
     half_life_slots: int = 400  # and after so many slots that its pool was given since
+    session_half_life_ms: int = 1_800_000  # after which what a user just did counts half, in a session
+    cohort_half_life_ms: int = 5_184_000_000  # after which what newcomers taught of the pools counts half
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
@@ -96,8 +135,20 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         """Refuse bounds of nothing."""
         _at_least_one(
-            self, "window_ms", "half_life_ms", "half_life_slots", "history_max", "open_max", "waiting_max"
+            self,
+            "window_ms",
+            "half_life_ms",
+            "half_life_slots",
+            "cohort_half_life_ms",
+            "history_max",
+            "open_max",
+            "waiting_max",
         )
+        if not 1 <= self.session_half_life_ms <= self.window_ms // SESSIONS_IN_WINDOW:
+            raise ValueError(
+                f"session_half_life_ms must be from 1 to {1 / SESSIONS_IN_WINDOW} of window_ms: a session is made of "
+                "decisions that are open"
+            )
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
@@ -111,9 +162,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     pools: dict[str, PoolPolicy] = field(
         default_factory=lambda: {
-            "popular": PoolPolicy("popular"),
-            "similar": PoolPolicy("similar"),
-            "fresh": PoolPolicy("fresh"),
+            "popular": PoolPolicy("popular", floor=0.1),
+            "similar": PoolPolicy("similar", floor=0.1),
+            "fresh": PoolPolicy("fresh", floor=0.1),
         }
     )
     actions: dict[str, ActionPolicy] = field(default_factory=lambda: {"like": ActionPolicy(1.0)})
@@ -129,6 +180,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         for name in self.pools:
             if not POOL_NAME.fullmatch(name):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
+        floors = sum(pool.floor for pool in self.pools.values())
+        if floors > 1.0 + 1e-9:
+            raise ValueError(f"the floors of all pools add up to {floors:g}, and a page has one share of 1")
+        pinned = [slot for pool in self.pools.values() for slot in pool.pinned]
+        if len(set(pinned)) != len(pinned):
+            raise ValueError("pinned must not give one slot to two pools")
+        if not any(pool.ratio > 0 for pool in self.pools.values()):
+            raise ValueError("one pool at least needs a ratio above 0")
         for name in self.actions:
             if not 0 < len(name) <= ACTION_LENGTH_MAX:
                 raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")

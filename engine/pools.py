@@ -4,7 +4,7 @@ A pool ranks items for one user and leaves out what it is told to; it never sees
 its scores are compared with nobody's. A new pool is a class here and a line in `KINDS`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -39,10 +39,14 @@ class Visitor(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """A pool's answer: item numbers int32, best first, and how many better ones were left out as excluded."""
+    """A pool's answer: item numbers int32, best first, and how many better ones were left out as excluded.
+
+    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it.
+    """
 
     items: ItemArray
     filtered: int
+    missing: bool = False
 
 
 class Pool(Protocol):
@@ -109,24 +113,28 @@ class Gathered(NamedTuple):
     strangers: list[str]
 
 
-def visitor_of(state: UserState, facts: Facts) -> Visitor:
+def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
-    An item that the user has reacted to is not offered again; one that this version does not know cannot be.
+    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that this
+    version does not know cannot be.
     """
     population, likes = facts.population, facts.policy.likes
     numbered = ((population.number(entry.item), entry.action) for entry in state.history)
     known = [(item, action) for item, action in numbered if item is not None]
+    earlier = [item for item in map(population.number, shown) if item is not None]
     liked = dict.fromkeys(item for item, action in reversed(known) if action in likes)
     recent = list(islice(liked, facts.policy.population.recent_likes))
     return Visitor(
         np.array(recent, np.int64),
-        np.unique(np.array([item for item, _ in known], np.int64)),
+        np.unique(np.array([*(item for item, _ in known), *earlier], np.int64)),
     )
 
 
 def gather(state: UserState, request: Request, facts: Facts) -> Gathered:
     """Ask every pool of the policy for candidates, and take the request's own for the external ones.
+
+    A page that continues the user's last feed is offered nothing that stands in that feed.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
     this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
@@ -138,16 +146,20 @@ def gather(state: UserState, request: Request, facts: Facts) -> Gathered:
         raise InputError(
             f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"
         )
-    visitor = NOBODY if len(external) == len(policy.pools) else visitor_of(state, facts)
+    shown = state.cursor.items if state.cursor and request.continues == state.cursor.request_id else ()
+    visitor = NOBODY if len(external) == len(policy.pools) else visitor_of(state, facts, shown)
     strangers: dict[str, int] = {}
     rankings = []
     for name, pool in policy.pools.items():
         if pool.kind == "external":
-            items = list(dict.fromkeys(request.candidates.get(name, ())))[:most]
-            rankings.append(Ranking(_numbers(items, population, strangers), 0))
+            brought = request.candidates.get(name)
+            items = [item for item in dict.fromkeys(brought or ()) if item not in shown]
+            left_out = len(set(brought or ())) - len(items)
+            rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
         else:
             rankings.append(KINDS[pool.kind].rank(visitor, population, most))
-    return Gathered(facts, visitor, rankings, lists_of([ranking.items for ranking in rankings]), list(strangers))
+    lists = lists_of([ranking.items for ranking in rankings])
+    return Gathered(facts, visitor, rankings, lists, list(strangers))
 
 
 def _numbers(items: list[str], population: Population, strangers: dict[str, int]) -> ItemArray:

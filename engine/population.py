@@ -11,12 +11,17 @@ import numpy as np
 from msgspec import Struct
 
 from blending.delay import Delay, prior_delay
+from blending.hierarchy import Prior, Tails, fitted, no_tails, shrunk
 from blending.returns import fitted_delta
 from blending.types import IntArray, ItemArray
+from engine.newcomers import Newcomers
 from engine.policy import Policy
 from engine.ranked_counts import RankedCounts
-from engine.state import Cell, Lesson, PriorLesson, ReactionLesson, Tally, ViewLesson
+from engine.state import Cell, CohortCell, Lesson, PriorLesson, ReactionLesson, Tally, ViewLesson
 from engine.tallies import DelayTallies, RankTallies
+
+STRENGTH_SD = 1.5  # of the logarithm of how alike users are believed to be before any data
+COHORT_USERS = 10.0  # so many users like those of all cohorts stand beside a cohort's own
 
 
 class Neighbours(NamedTuple):
@@ -34,9 +39,9 @@ class Population(Struct, frozen=True):
 
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
-    item numbers, best first; `neighbours` has an entry per item. `newcomers` is
-    the evidence of all users' first slots by (pool, action), which priors are made of.
-    `delta` is the returns model fitted from the log; `delays` by pool has an entry per rewarded action.
+    item numbers, best first; `neighbours` has an entry per item. `newcomers` is the evidence of all users' first
+    slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
+    are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has an entry per rewarded action.
     """
 
     version: int
@@ -48,7 +53,9 @@ class Population(Struct, frozen=True):
     popular: ItemArray
     fresh: ItemArray
     neighbours: list[Neighbours]
-    newcomers: Mapping[Cell, Tally]
+    at_ms: int
+    newcomers: Mapping[CohortCell, Tally]
+    strengths: Mapping[CohortCell, float]
     delta: float
     delays: list[list[Delay]]
 
@@ -64,7 +71,7 @@ class Sums:
     def __init__(self) -> None:
         self.records = 0
         self.at_ms = 0  # the log's time
-        self.newcomers: dict[Cell, Tally] = {}
+        self.newcomers: dict[CohortCell, Newcomers] = {}
         self.ranks: dict[Cell, RankTallies] = {}
         self.delays: dict[Cell, DelayTallies] = {}
         self.items: list[str] = []
@@ -81,11 +88,18 @@ class Sums:
             if isinstance(lesson, ViewLesson):
                 self._absorb_view(lesson, policy)
             elif isinstance(lesson, PriorLesson):
-                old = self.newcomers.get(lesson.cell, Tally())
-                self.newcomers[lesson.cell] = old.plus(lesson.tally.successes, lesson.tally.exposure)
+                self.newcomers_of(lesson.cell, lesson.at_ms, policy).add(lesson)
             else:
                 self._absorb_reaction(lesson, policy)
         self.records += 1
+
+    def newcomers_of(self, cell: CohortCell, landmark_ms: int, policy: Policy) -> Newcomers:
+        """The sums of a cell; they begin with this landmark."""
+        known = self.newcomers.get(cell)
+        if known is None:
+            half_life_ms, most = policy.memory.cohort_half_life_ms, policy.blend.newcomer_slots
+            known = self.newcomers[cell] = Newcomers(landmark_ms, half_life_ms, most)
+        return known
 
     def _absorb_view(self, lesson: ViewLesson, policy: Policy) -> None:
         ranks = self.ranks.get(lesson.cell)
@@ -140,7 +154,9 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         popular=items[: settings.top_max],
         fresh=np.arange(size - 1, max(size - 1 - settings.top_max, -1), -1, dtype=np.int32),
         neighbours=_neighbours(sums, settings.neighbours_max, previous),
-        newcomers=dict(sums.newcomers),
+        at_ms=sums.at_ms,
+        newcomers={cell: newcomers.at(sums.at_ms) for cell, newcomers in sums.newcomers.items()},
+        strengths=_strengths(sums, policy),
         delta=_delta(sums, policy),
         delays=_delays(sums, policy),
     )
@@ -154,6 +170,22 @@ def _neighbours(sums: Sums, most: int, previous: Population | None) -> list[Neig
             break
         neighbours[row] = Neighbours(*sums.pairs.top(row, most))
     return neighbours
+
+
+def _strengths(sums: Sums, policy: Policy) -> dict[CohortCell, float]:
+    """How alike users of each cell are; a small cohort is taken for one of all cohorts' users."""
+    settings = policy.blend
+    base = settings.base_successes + settings.base_failures
+    prior = Prior(settings.base_successes / base, base, STRENGTH_SD, max(settings.prior_strength, 1.0))
+    tails = {cell: newcomers.tails_at(sums.at_ms, settings.newcomer_slots) for cell, newcomers in sums.newcomers.items()}
+    everybody: dict[Cell, Tails] = {}
+    for (_, *cell), own in tails.items():
+        known = everybody.setdefault((cell[0], cell[1]), no_tails(settings.newcomer_slots))
+        everybody[cell[0], cell[1]] = Tails(*(one + other for one, other in zip(known, own, strict=True)))
+    return {
+        cell: fitted(shrunk(own, everybody[cell[1], cell[2]], COHORT_USERS), prior).strength
+        for cell, own in tails.items()
+    }
 
 
 def _delta(sums: Sums, policy: Policy) -> float:

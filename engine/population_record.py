@@ -9,7 +9,7 @@ from engine.errors import InputError
 from engine.events import SCHEMA, check_schema
 from engine.policy import Policy
 from engine.population import Neighbours, Population
-from engine.state import Cell, Tally
+from engine.state import CohortCell, Tally
 
 
 class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", kw_only=True):
@@ -27,7 +27,9 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
     popular: list[int]
     fresh: list[int]
     neighbours: list[tuple[list[int], list[int]]]
-    newcomers: list[tuple[Cell, Tally]]
+    at_ms: int
+    newcomers: list[tuple[CohortCell, Tally]]
+    strengths: list[tuple[CohortCell, float]]
     delta: float
     delays: list[list[Delay]]
     schema: int = SCHEMA
@@ -59,7 +61,9 @@ def record_of(population: Population, policy: Policy) -> PopulationRecord:
         popular=population.popular.tolist(),
         fresh=population.fresh.tolist(),
         neighbours=[(row.items.tolist(), row.counts.tolist()) for row in population.neighbours],
+        at_ms=population.at_ms,
         newcomers=list(population.newcomers.items()),
+        strengths=list(population.strengths.items()),
         delta=population.delta,
         delays=population.delays,
     )
@@ -82,7 +86,9 @@ def population_of(record: PopulationRecord, policy: Policy) -> Population:
         popular=_items(record.popular),
         fresh=_items(record.fresh),
         neighbours=[Neighbours(_items(items), _counts(counts)) for items, counts in record.neighbours],
+        at_ms=record.at_ms,
         newcomers=dict(record.newcomers),
+        strengths=dict(record.strengths),
         delta=record.delta,
         delays=record.delays,
     )

@@ -17,7 +17,7 @@ have left a record with other numbers.
 
 from blending.propensity import Propensities, propensities_of
 from blending.randomness import key_of
-from engine.decision import Decision, lists_read, posterior_of, rules_of
+from engine.decision import Decision, conditions_of, lists_read, posterior_of, rules_of
 
 # Redraws of Monte Carlo. A chance of .02 has a standard error of .0022.
 SAMPLES = 4096
@@ -31,7 +31,8 @@ def propensities(record: Decision, samples: int = SAMPLES) -> Propensities:
     with items) there. Raises ValueError for a record that could not be a decision.
     """
     key = key_of(record.seed, record.request.user, record.request.request_id, "propensities")
-    found = propensities_of(posterior_of(record), rules_of(record), lists_read(record), samples, key)
+    page = conditions_of(record)
+    found = propensities_of(posterior_of(record), rules_of(record), lists_read(record), samples, key, page)
     if len(found.chances) != len(record.slot_pools):
         raise ValueError(f"its lists fill {len(found.chances)} slots, and it has {len(record.slot_pools)}")
     return found

@@ -1,87 +1,171 @@
 """`serve`: make a decision of what the pools offer, what is known of the user, and the shared facts."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
 
-from blending.blend import Blend, Rules, blend
+from blending.blend import Blend, Mode, Page, Rules, blend, fallen, intended
 from blending.delay import Delay
+from blending.kernels import offering
 from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
-from blending.types import FloatArray
+from blending.types import FloatArray, IntArray
 from engine.decision import Decision, PoolPart, verdict_letters
 from engine.errors import InputError
-from engine.events import Request
-from engine.evidence import NOTHING, evidence_at
+from engine.events import SLOTS_MAX, Request
+from engine.evidence import NOTHING, evidence_at, session_at
+from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
+from engine.policy import Policy
 from engine.pools import Facts, Gathered
-from engine.state import Cell, Tally, UserState
+from engine.priors import cohort_of, prior_for
+from engine.state import Cell, Cursor, Tally, UserState
+
+MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected", "fixed": "fixed"}
+
+
+class Beliefs(NamedTuple):
+    """What a page is made with, by pool.
+
+    `posterior` and `strength`, that of its prior, are (pools, actions); `fallback`, the user's own exposure `views`,
+    and `before`, the pool's items in earlier pages, are (pools,).
+    """
+
+    cohort: str
+    posterior: Beta
+    strength: FloatArray
+    fallback: FloatArray
+    views: FloatArray
+    before: IntArray
 
 
 def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) -> Decision:
-    """Blend what was gathered into one feed, by the facts it was gathered from; `at_ms` is the log's time.
+    """Blend what was gathered into one page, by the facts it was gathered from; `at_ms` is the log's time.
 
-    The pools' posteriors are the population's prior updated with the user's own evidence. Raises InputError
-    when the request wants more slots than the policy allows.
+    The pools' posteriors are the population's prior updated with the user's own evidence; a page that goes on from
+    another has that page's posteriors and draw. Where beliefs are not fit to be drawn from, the page is the blend of
+    fixed ratios. Raises InputError when the request wants more slots than the policy or a feed allows.
     """
     facts = gathered.facts
-    policy, settings, population = facts.policy, facts.policy.blend, facts.population
+    policy, settings = facts.policy, facts.policy.blend
+    cursor = cursor_for(state, request, policy, at_ms)
+    start = len(cursor.items) if cursor else 0
     if request.slots > settings.slots_max:
         raise InputError(f"a feed has at most {settings.slots_max} slots by the policy, not {request.slots}")
-    delta = None if settings.returns == "webster" else population.delta
-    posterior = _posterior(state, facts, at_ms)
-    rules = Rules(
-        np.array(list(policy.rewarded.values())),
-        returns_table(request.slots, delta),
-        settings.temperature,
-        settings.epsilon,
-        request.slots if settings.draw == "slot" else 1,
-    )
-    made = blend(posterior, rules, gathered.lists, key_of(settings.seed, request.user, request.request_id))
-    parts = _parts(state, posterior, made, gathered)
+    if start + request.slots > SLOTS_MAX:
+        raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
+    beliefs = _continued(cursor) if cursor else _beliefs(state, request, facts, at_ms)
+    wanted = wanted_of(policy, request.slots, start, beliefs.views, first=not state.served)
+    page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start)
+    feed = cursor.feed if cursor else request.request_id
+    key = key_of(settings.seed, request.user, feed)
+    rules = _rules(facts, beliefs, start + request.slots, request.slots)
+    failed: list[Degraded] = []
+    try:
+        made = blend(beliefs.posterior, rules, gathered.lists, key, page)
+    except ValueError:
+        beliefs, failed = _without(beliefs, policy), [Degraded("posterior", "", 0, 0)]
+        rules = rules._replace(mode="fixed", fallback=beliefs.fallback, draws=1)
+        made = blend(beliefs.posterior, rules, gathered.lists, key, page)
+    parts = _parts(state, beliefs, made, gathered, page, intended(made, rules, gathered.lists, key, page))
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
         request=replace(request, candidates={}) if request.candidates else request,
+        feed=feed,
+        start=start,
         at_ms=at_ms,
         policy_version=policy.version,
-        population_version=population.version,
+        population_version=facts.population.version,
         seed=settings.seed,
-        temperature=settings.temperature,
-        epsilon=settings.epsilon,
-        delta=delta,
+        temperature=rules.temperature,
+        epsilon=rules.epsilon,
+        delta=_delta(facts),
+        mode=rules.mode,
+        order=rules.order,
+        cohort=beliefs.cohort,
         explored=made.explored,
         newcomer=sum(state.served.values()) < settings.newcomer_slots,
         actions=list(policy.rewarded),
         rewards=list(policy.rewarded.values()),
         pools=parts,
+        pinned=[(slot, pool) for slot, pool in enumerate(page.pinned.tolist()) if pool >= 0],
+        degraded=failed + degraded_of(policy, wanted, gathered.lists.stock, made),
         slot_items=[parts[pool].items[rank] for pool, rank in slots],
         slot_pools=made.slot_pools.tolist(),
+        slot_rules=slot_rules(
+            made, page, rules.order, wanted.required.tolist(), fallen(made, rules, gathered.lists)
+        ),
+        slot_offers=offering(*gathered.lists, made.slot_pools, made.slot_ranks).tolist(),
     )
 
 
-def prior_for(state: UserState, facts: Facts) -> Beta:
-    """What is believed of the pools before the user's own evidence, shape (pools, actions).
+def cursor_for(state: UserState, request: Request, policy: Policy, at_ms: int) -> Cursor | None:
+    """Where this request goes on: the user's last page, if it names that, and neither time nor policy forbid it."""
+    cursor = state.cursor
+    if cursor is None or request.continues != cursor.request_id:
+        return None
+    return cursor if at_ms <= cursor.until_ms and cursor.policy_version == policy.version else None
 
-    The population's posterior from everybody else's first slots, at most `prior_strength` views strong: sure of
-    the mean as far as the others have shown it, never so sure that a user could not leave it. What the user
-    taught the population is taken out, or it would count twice.
-    """
-    settings, population = facts.policy.blend, facts.population
-    others = _table(facts, population.newcomers) - _table(facts, state.taught)
-    exposure = np.maximum(others[1], 0.0)  # below 0 where this version is older than what the user taught
-    base = np.ones_like(exposure)
-    prior = updated(
-        Beta(settings.base_successes * base, settings.base_failures * base),
-        np.clip(others[0], 0.0, exposure),
-        exposure,
+
+def _continued(cursor: Cursor) -> Beliefs:
+    """What the page before was made with. Floors are the first page's, so views do not matter."""
+    pools = cursor.pools
+    return Beliefs(
+        cursor.cohort,
+        Beta(np.array([pool.alpha for pool in pools]), np.array([pool.beta for pool in pools])),
+        np.array([pool.strength for pool in pools]),
+        np.array([pool.fallback for pool in pools]),
+        np.full(len(pools), np.inf),
+        np.array([pool.given for pool in pools], np.int64),
     )
-    return capped(prior, settings.prior_strength)
 
 
-def _posterior(state: UserState, facts: Facts, at_ms: int) -> Beta:
-    own = evidence_at(state, at_ms, facts.policy.memory, _delays(facts))
-    return updated(prior_for(state, facts), *_table(facts, own))
+def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Beliefs:
+    policy, settings, delays = facts.policy, facts.policy.blend, _delays(facts)
+    cohort = cohort_of(policy, request.context, first=not state.served)
+    prior = prior_for(state, facts, cohort)
+    successes, exposure = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
+    posterior = updated(prior, successes, exposure)
+    if settings.session_strength > 0.0:
+        now = _table(policy, session_at(state, at_ms, policy.memory, delays))
+        posterior = updated(capped(posterior, settings.session_strength), *now)
+    expected = (prior.mean * np.array(list(policy.rewarded.values()))).sum(axis=1)
+    fallback = _ratios(policy)
+    if settings.draw != "fixed" and (expected > 0.0).any():
+        fallback = np.maximum(expected, 0.0)
+    before = np.zeros(len(policy.pools), np.int64)
+    return Beliefs(cohort, posterior, prior.alpha + prior.beta, fallback, exposure.max(axis=1), before)
+
+
+def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:
+    """What is left where beliefs cannot be drawn from: the ratios of the policy, and a posterior that says nothing."""
+    flat = np.ones(beliefs.strength.shape)
+    return beliefs._replace(posterior=Beta(flat, flat), strength=2.0 * flat, fallback=_ratios(policy))
+
+
+def _ratios(policy: Policy) -> FloatArray:
+    return np.array([pool.ratio for pool in policy.pools.values()], np.float64)
+
+
+def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
+    """How utilities become slots, of a page after which `given` slots of the feed are given."""
+    policy, settings = facts.policy, facts.policy.blend
+    return Rules(
+        np.array(list(policy.rewarded.values())),
+        returns_table(given, _delta(facts)),
+        settings.temperature,
+        settings.epsilon,
+        slots if settings.draw == "slot" else 1,
+        MODES[settings.draw],
+        beliefs.fallback,
+        settings.order,
+    )
+
+
+def _delta(facts: Facts) -> float | None:
+    return None if facts.policy.blend.returns == "webster" else facts.population.delta
 
 
 def _delays(facts: Facts) -> dict[Cell, Delay]:
@@ -94,33 +178,37 @@ def _delays(facts: Facts) -> dict[Cell, Delay]:
     }
 
 
-def _table(facts: Facts, evidence: Mapping[Cell, Tally]) -> FloatArray:
+def _table(policy: Policy, evidence: Mapping[Cell, Tally]) -> FloatArray:
     """S and E as an array of shape (2, pools, actions)."""
-    policy = facts.policy
     tallies = [[evidence.get((pool, action), NOTHING) for action in policy.rewarded] for pool in policy.pools]
     return np.array(
         [[[t.successes for t in row] for row in tallies], [[t.exposure for t in row] for row in tallies]]
     )
 
 
-def _parts(state: UserState, posterior: Beta, made: Blend, gathered: Gathered) -> list[PoolPart]:
+def _parts(
+    state: UserState, beliefs: Beliefs, made: Blend, gathered: Gathered, page: Page, wished: IntArray
+) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
     population = gathered.facts.population
     parts = []
     for pool, (name, ranking) in enumerate(zip(gathered.facts.policy.pools, gathered.rankings, strict=True)):
         verdicts = verdict_letters(made.verdicts[pool])
         read = ranking.items[: len(verdicts)].tolist()
+        _, floor, cap = page.limits[:, pool].tolist() if page.limits.size else (0, 0, None)
         parts.append(
             PoolPart(
                 pool=name,
-                alpha=posterior.alpha[pool].tolist(),
-                beta=posterior.beta[pool].tolist(),
+                alpha=beliefs.posterior.alpha[pool].tolist(),
+                beta=beliefs.posterior.beta[pool].tolist(),
+                strength=beliefs.strength[pool].tolist(),
+                fallback=float(beliefs.fallback[pool]),
                 rates=made.rates[:, pool].tolist(),
                 delays=population.delays[pool],
                 served=state.served.get(name, 0),
                 stock=ranking.items.size,
                 filtered=ranking.filtered,
-                intended=int(made.intended[pool]),
+                intended=int(wished[pool]),
                 realised=verdicts.count("p"),
                 items=[
                     population.items[number]
@@ -129,6 +217,10 @@ def _parts(state: UserState, posterior: Beta, made: Blend, gathered: Gathered) -
                     for number in read
                 ],
                 verdicts=verdicts,
+                before=int(beliefs.before[pool]),
+                floor=floor,
+                cap=cap,
+                missing=ranking.missing,
             )
         )
     return parts

@@ -9,6 +9,7 @@ from blending.delay import Delay
 from engine.events import Acted, Seen
 
 Cell: TypeAlias = tuple[str, str]  # (pool, action)
+CohortCell: TypeAlias = tuple[str, str, str]  # (cohort, pool, action)
 
 # gc=False: no value here can be part of a cycle, and there are many.
 
@@ -36,12 +37,25 @@ class ClosedTally(Struct, frozen=True, gc=False, array_like=True):
     served: int
 
 
+class Taught(Struct, frozen=True, gc=False, array_like=True):
+    """What a user has taught the population of one (cohort, pool, action).
+
+    S and E as they were counted, and weighted by 2 to the half-lives of a cohort between a landmark and their moment.
+    """
+
+    successes: float
+    exposure: float
+    weighted_successes: float
+    weighted_exposure: float
+    landmark_ms: int
+
+
 class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     """An open decision: what stood in each slot, and what is known of it so far.
 
     It takes reactions that enter the log until `until_ms`; `slots` is how many were asked for. `weights` is what a
     view of each slot counts; `delays` by pool has an entry per action; `served` by pool is how many of the user's
-    slots it had been given with these. `seen` is a bit set over slots; `acted` holds one per action that was taken.
+    slots it had been given with these; `cohort` is the one that the decision's priors were of. `seen` is a bit set over slots; `acted` holds one per action that was taken.
     A bit is set once, whatever is delivered again: this is the dedupe. `tallies` by pool, an entry per action, are
     the sums over the bits that are set.
     """
@@ -57,6 +71,7 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     delays: Mapping[str, tuple[Delay, ...]]
     served: Mapping[str, int]
     newcomer: bool
+    cohort: str
     seen: int = 0
     acted: Mapping[str, int] = {}
     tallies: Mapping[str, tuple[Tally, ...]] = {}
@@ -78,12 +93,37 @@ class Waiting(Struct, frozen=True, gc=False, array_like=True):
     reaction: Seen | Acted
 
 
+class PoolBelief(Struct, frozen=True, gc=False, array_like=True):
+    """What a page was made with, of one pool: `PoolPart` says what each is. `given` are its items in all pages."""
+
+    alpha: list[float]
+    beta: list[float]
+    strength: list[float]
+    fallback: float
+    given: int
+
+
+class Cursor(Struct, frozen=True, gc=False, array_like=True):
+    """Where the user's last feed ended: what its next page goes on with.
+
+    `request_id` is its last page's, `feed` its first page's, which all draws come of; `items` are those of all pages.
+    """
+
+    request_id: str
+    feed: str
+    until_ms: int
+    policy_version: str
+    cohort: str
+    items: tuple[str, ...]
+    pools: tuple[PoolBelief, ...]
+
+
 class UserState(Struct, frozen=True, gc=False, kw_only=True):
     """A user's state: a value. `fold` makes the next one; nothing in it is ever changed in place.
 
     `closed` is the evidence of closed decisions by (pool, action); `ledger` holds the open ones by request id,
     oldest first; `history` is sorted; `served` counts the slots of all decisions by pool; `taught` is
-    what the population's evidence of newcomers holds of this user.
+    what the population's evidence of newcomers holds of this user; `cursor` is where the last feed ended.
     """
 
     closed: Mapping[Cell, ClosedTally] = {}
@@ -91,7 +131,8 @@ class UserState(Struct, frozen=True, gc=False, kw_only=True):
     history: tuple[Reacted, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     served: Mapping[str, int] = {}
-    taught: Mapping[Cell, Tally] = {}
+    taught: Mapping[CohortCell, Taught] = {}
+    cursor: Cursor | None = None
 
 
 class ViewLesson(Struct, frozen=True, gc=False, array_like=True, tag="view"):
@@ -110,10 +151,15 @@ class ViewLesson(Struct, frozen=True, gc=False, array_like=True, tag="view"):
 
 
 class PriorLesson(Struct, frozen=True, gc=False, array_like=True, tag="prior"):
-    """What the population's prior learns from a newcomer's closed decision: S and E of one (pool, action)."""
+    """What the population's prior learns from a newcomer's closed decision of one (cohort, pool, action).
 
-    cell: Cell
-    tally: Tally
+    The user's S and E went from `before` to `after`; `at_ms` is the decision's time.
+    """
+
+    cell: CohortCell
+    before: Tally
+    after: Tally
+    at_ms: int
 
 
 class ReactionLesson(Struct, frozen=True, gc=False, array_like=True, tag="reaction"):

@@ -12,10 +12,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.events import SCHEMA, check_schema
+from engine.newcomers import Newcomers, NewcomersRecord
 from engine.policy import Policy
 from engine.population import Sums
 from engine.ranked_counts import RankedCounts
-from engine.state import Cell, Lesson, ReactionLesson, Tally
+from engine.state import Cell, CohortCell, Lesson, ReactionLesson
 from engine.tallies import DelayTallies, RankTallies
 
 
@@ -48,7 +49,7 @@ class SumsRecord(Struct, frozen=True, tag_field="kind", tag="sums", kw_only=True
     window_ms: int
     at_ms: int
     records: int
-    newcomers: list[tuple[Cell, Tally]]
+    newcomers: list[tuple[CohortCell, NewcomersRecord]]
     ranks: list[RanksRecord]
     delays: list[DelaysRecord]
     items: list[str]
@@ -77,7 +78,7 @@ def record_of(sums: Sums, partition: int, since: int, version: int, window_ms: i
         window_ms=window_ms,
         at_ms=sums.at_ms,
         records=sums.records,
-        newcomers=sorted(sums.newcomers.items()),
+        newcomers=[(cell, newcomers.exported()) for cell, newcomers in sorted(sums.newcomers.items())],
         ranks=[RanksRecord(cell, list(t.successes), list(t.exposure)) for cell, t in sorted(sums.ranks.items())],
         delays=[DelaysRecord(cell, *t.exported()) for cell, t in sorted(sums.delays.items())],
         items=list(sums.items),
@@ -114,8 +115,9 @@ def merged(records: Iterable[SumsRecord]) -> Sums:
     likes, pairs = [np.zeros((0, 3), np.int64)], [np.zeros((0, 3), np.int64)]
     for part in parts:
         numbers = np.array([sums.number_of[item] for item in part.items], np.int64)
-        for cell, tally in part.newcomers:
-            sums.newcomers[cell] = sums.newcomers.get(cell, Tally()).plus(tally.successes, tally.exposure)
+        for cell, record in part.newcomers:
+            empty = Newcomers(record.landmark_ms, record.half_life_ms, record.most)
+            sums.newcomers.setdefault(cell, empty).merge(record)
         for ranks in part.ranks:
             sums.ranks.setdefault(ranks.cell, RankTallies()).merge(ranks.successes, ranks.exposure)
         for delays in part.delays:

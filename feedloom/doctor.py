@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from msgspec import Struct
 
-from blending.kernels import draw_rates
 from blending.randomness import key_of
+from blending.sampling import draw_rates
 from engine.decision import Decision, difference
 from streams.recording import read_topic
 
@@ -52,7 +52,7 @@ def check_packages() -> Check:
 def check_draws() -> Check:
     """Whether this processor draws the very bits that the reference one does."""
     shapes = np.geomspace(1e-3, 1e4, 64).reshape(8, 8)
-    drawn = draw_rates(shapes, shapes[::-1].copy(), key_of(0, "doctor"), 1)
+    drawn = draw_rates(shapes, shapes[::-1].copy(), key_of(0, "doctor"), 1, 0)
     digest = blake2b(drawn.tobytes(), digest_size=8).hexdigest()
     same = digest == REFERENCE_DRAWS
     detail = "as on the reference processor" if same else "not the reference bits: trust the draws in the records"

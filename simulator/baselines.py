@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from blending.blend import Rules, blend
-from blending.kernels import bits_at
 from blending.posterior import Beta, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
+from blending.sampling import bits_at
 from engine.policy import BlendPolicy
 from engine.pools import Gathered
 

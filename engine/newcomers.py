@@ -1,0 +1,110 @@
+"""What users' first slots say of a pool, by cohort: sums for the mean of its prior, tails for how far users differ.
+
+Old terms count less, by the half-life of a cohort; each is weighted forward from a landmark, so that sums stay sums.
+"""
+
+from math import exp2
+
+from msgspec import Struct
+
+from blending.hierarchy import Tails, extend, no_tails
+from engine.state import PriorLesson, Tally, Taught
+
+HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
+
+
+class NewcomersRecord(Struct, frozen=True, array_like=True):
+    """`Newcomers` as data; the tails end with their last entry that is not 0."""
+
+    half_life_ms: int
+    most: int
+    landmark_ms: int
+    successes: float
+    exposure: float
+    successes_tail: list[float]
+    failures_tail: list[float]
+    exposure_tail: list[float]
+
+
+class Newcomers:
+    """Running sums of one (cohort, pool, action) over all newcomers."""
+
+    def __init__(self, landmark_ms: int, half_life_ms: int, most: int) -> None:
+        """Count at most the first `most` views of a user in the tails."""
+        self.landmark_ms = landmark_ms
+        self.successes = 0.0
+        self.exposure = 0.0
+        self.tails = no_tails(most)
+        self._half_life_ms = half_life_ms
+
+    def add(self, lesson: PriorLesson) -> None:
+        """Count what a closed decision taught."""
+        weight = self._weight(lesson.at_ms)
+        before, after = lesson.before, lesson.after
+        self.successes += weight * (after.successes - before.successes)
+        self.exposure += weight * (after.exposure - before.exposure)
+        extend(self.tails, (before.successes, before.exposure), (after.successes, after.exposure), weight)
+
+    def _weight(self, at_ms: int) -> float:
+        """The weight of a term of this moment, after moving the landmark if the term is too far from it."""
+        since = (at_ms - self.landmark_ms) / self._half_life_ms
+        if since > HALF_LIVES_MAX:
+            self._scale(exp2(-min(since, 1000.0)))
+            self.landmark_ms = at_ms
+            return 1.0
+        return exp2(max(since, -1000.0))
+
+    def _scale(self, factor: float) -> None:
+        self.successes *= factor
+        self.exposure *= factor
+        for tail in self.tails:
+            tail *= factor
+
+    def at(self, now_ms: int) -> Tally:
+        """S and E as they count at a moment."""
+        factor = exp2(min((self.landmark_ms - now_ms) / self._half_life_ms, 0.0))
+        return Tally(factor * self.successes, factor * self.exposure)
+
+    def tails_at(self, now_ms: int, most: int) -> Tails:
+        """The tails as they count at a moment, of this length."""
+        factor = exp2(min((self.landmark_ms - now_ms) / self._half_life_ms, 0.0))
+        tails = no_tails(most)
+        for tail, own in zip(tails, self.tails, strict=True):
+            tail[: own.size] = factor * own[:most]
+        return tails
+
+    def exported(self) -> NewcomersRecord:
+        """These sums as data."""
+        tails = [tail[: int(tail.nonzero()[0].max(initial=-1)) + 1].tolist() for tail in self.tails]
+        most = self.tails.exposure.size
+        return NewcomersRecord(self._half_life_ms, most, self.landmark_ms, self.successes, self.exposure, *tails)
+
+    def merge(self, record: NewcomersRecord) -> None:
+        """Add what another partition exported."""
+        weight = self._weight(record.landmark_ms)
+        self.successes += weight * record.successes
+        self.exposure += weight * record.exposure
+        parts = (record.successes_tail, record.failures_tail, record.exposure_tail)
+        for tail, part in zip(self.tails, parts, strict=True):
+            tail[: len(part)] += [weight * amount for amount in part[: tail.size]]
+
+
+def plus(old: Taught, term: Tally, at_ms: int, half_life_ms: int) -> Taught:
+    """What a user has taught, and a term of this moment more."""
+    since = (at_ms - old.landmark_ms) / half_life_ms
+    landmark_ms, factor, weight = old.landmark_ms, 1.0, exp2(max(min(since, HALF_LIVES_MAX), -1000.0))
+    if since > HALF_LIVES_MAX:
+        landmark_ms, factor, weight = at_ms, exp2(-min(since, 1000.0)), 1.0
+    return Taught(
+        old.successes + term.successes,
+        old.exposure + term.exposure,
+        factor * old.weighted_successes + weight * term.successes,
+        factor * old.weighted_exposure + weight * term.exposure,
+        landmark_ms,
+    )
+
+
+def taught_at(taught: Taught, now_ms: int, half_life_ms: int) -> Tally:
+    """A user's part in S and E as they count at a moment."""
+    factor = exp2(min((taught.landmark_ms - now_ms) / half_life_ms, 0.0))
+    return Tally(factor * taught.weighted_successes, factor * taught.weighted_exposure)

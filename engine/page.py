@@ -1,0 +1,135 @@
+"""What a page keeps to whatever was drawn: pinned and required slots, floors and caps; and what had to give way."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from msgspec import Struct
+
+from blending.blend import Blend, Order, Page
+from blending.order import NONE
+from blending.types import BoolArray, FloatArray, IntArray
+from engine.policy import Policy, PoolPolicy
+
+Rule = Literal["pinned", "required", "floor", "cap", "posterior"]
+LEAST = 1e-9  # a share times a number of slots may miss the whole number that it is by its last bits
+
+
+class Degraded(Struct, frozen=True, array_like=True):
+    """A rule that this page could not keep: how many slots it `wanted` for the pool (a cap: at most), and `got`.
+
+    "posterior" is of no pool: beliefs were not fit to be drawn from, so the page is the fixed-ratio blend.
+    """
+
+    rule: Rule
+    pool: str
+    wanted: int
+    got: int
+
+
+class Wanted(NamedTuple):
+    """What the policy wants of a page, in slots by pool, all int64: whatever stock there is.
+
+    `pinned` (slots,) is the pool that each slot is pinned to, -1 for none.
+    """
+
+    pinned: IntArray
+    required: IntArray
+    floors: IntArray
+    caps: IntArray
+
+
+def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, first: bool) -> Wanted:
+    """What the policy wants of a page of `slots` slots, after `start` of the same feed.
+
+    `views` (pools,) is the user's own examined exposure of each pool; `first` says that it is the user's first page.
+    """
+    pools = list(policy.pools.values())
+    pinned = np.full(slots, NONE, np.int64)
+    for number, pool in enumerate(pools):
+        own = [slot - start for slot in pool.pinned if 0 <= slot - start < slots]
+        pinned[own] = number
+    return Wanted(
+        pinned,
+        np.array([pool.required for pool in pools], np.int64),
+        np.array(
+            [_floor(pool, slots, seen, first=first) for pool, seen in zip(pools, views.tolist(), strict=True)],
+            np.int64,
+        ),
+        np.array([int(pool.cap * slots + LEAST) for pool in pools], np.int64),
+    )
+
+
+def _floor(pool: PoolPolicy, slots: int, views: float, *, first: bool) -> int:
+    """Slots of a floor that fades with views: floor * floor_views / (floor_views + views) of the page."""
+    if first:
+        return max(int(pool.floor * slots + LEAST), int(pool.floor > 0.0))
+    if pool.floor_views == 0.0:
+        return 0
+    return int(pool.floor * pool.floor_views / (pool.floor_views + views) * slots + LEAST)
+
+
+def page_of(policy: Policy, wanted: Wanted, stock: IntArray, before: IntArray, start: int) -> Page:
+    """The conditions that can be kept with this stock (pools,), after `before` (pools,) items in earlier pages.
+
+    What a pool is guaranteed is at most its stock. Where guarantees need more slots than the page has, those of the
+    lowest priority give way first, of equals the pool that the policy names last. A cap never undoes a guarantee.
+    """
+    pinned = wanted.pinned.copy()
+    left = stock.copy()
+    for slot, pool in enumerate(pinned.tolist()):
+        if pool != NONE and left[pool] == 0:
+            pinned[slot] = NONE
+        elif pool != NONE:
+            left[pool] -= 1
+    own = np.bincount(pinned[pinned != NONE], minlength=stock.size)
+    floors = np.maximum(np.minimum(np.maximum(wanted.required, wanted.floors), stock), own)
+    surplus = int((floors - own).sum()) - int((pinned == NONE).sum())
+    priorities = [pool.priority for pool in policy.pools.values()]
+    for pool in sorted(range(stock.size), key=lambda pool: (priorities[pool], -pool)):
+        given_up = min(max(surplus, 0), int(floors[pool] - own[pool]))
+        floors[pool] -= given_up
+        surplus -= given_up
+    caps = np.maximum(wanted.caps, floors)
+    free = not (floors.any() or before.any()) and bool((caps >= pinned.size).all())
+    limits = np.zeros((3, 0), np.int64) if free else np.array([before, floors, caps])
+    return Page(limits, pinned if own.any() else pinned[:0], start)
+
+
+def degraded_of(policy: Policy, wanted: Wanted, stock: IntArray, made: Blend) -> list[Degraded]:
+    """The rules that the page does not keep, for want of stock or of slots."""
+    names = list(policy.pools)
+    got = np.bincount(made.slot_pools, minlength=stock.size)
+    honoured = wanted.pinned[: made.slot_pools.size] == made.slot_pools
+    found: list[Degraded] = []
+    for pool, name in enumerate(names):
+        pins = int(np.count_nonzero(wanted.pinned == pool))
+        kept = int(np.count_nonzero(honoured & (made.slot_pools == pool)))
+        if kept < pins:
+            found.append(Degraded("pinned", name, pins, kept))
+        rule: Rule = "required" if wanted.required[pool] >= wanted.floors[pool] else "floor"
+        least = max(int(wanted.required[pool]), int(wanted.floors[pool]))
+        if got[pool] < least:
+            found.append(Degraded(rule, name, least, int(got[pool])))
+        elif got[pool] > max(int(wanted.caps[pool]), least, pins):
+            found.append(Degraded("cap", name, int(wanted.caps[pool]), int(got[pool])))
+    return found
+
+
+def slot_rules(made: Blend, page: Page, order: Order, required: list[int], fell: BoolArray) -> str:
+    """Why each slot has its pool, a letter each.
+
+    p pinned, r required, f floor; else x mixed at random, b by the fallback (`fell`), d by what was drawn.
+    """
+    pins = page.pinned if page.pinned.size else np.full(made.slot_pools.size, NONE, np.int64)
+    planned = order == "greedy" and not made.explored and made.plan.size > 0
+    given = np.bincount(pins[pins != NONE], minlength=len(required)).tolist()
+    letters = []
+    for slot, pool in enumerate(made.slot_pools.tolist()):
+        if pins[slot] == pool:
+            letters.append("p")
+        elif planned and made.plan[slot] == pool:
+            given[pool] += 1
+            letters.append("r" if given[pool] <= required[pool] else "f")
+        else:
+            letters.append("x" if made.explored else "b" if fell[slot] else "d")
+    return "".join(letters)
