@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.errors import InputError
 from engine.policy import Policy
+from feedloom.bench import FULL, QUICK, benchmark, print_benchmark, rounds_of, singles_us
+from feedloom.bench_peers import POOLS, comparisons
 from feedloom.doctor import examine
 from feedloom.explain import explain
 from feedloom.interaction_log import read_items, read_log
@@ -206,9 +208,7 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
     if ACTION not in policy.likes:
         raise InputError(f"simulated users {ACTION} items: give [actions.{ACTION}] a reward above 0")
     plan = Plan(scenario, policy, options["feeds"], options["users"], options["batch"])
-    _, missing = available_peers(len(WORLDS[scenario].pools), seed)
-    if missing:
-        click.echo(f"left out, not installed (pip install 'feedloom[bench]'): {', '.join(missing)}", err=True)
+    missing_peers(len(WORLDS[scenario].pools))
     with ExitStack() as stack:
         stack.enter_context(promised(options["out"]))
         if options["record"]:
@@ -225,6 +225,33 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
         if options["out"]:
             page, picture = write_simulation(result, curves, options["out"])
             click.echo(f"report: {page} and {picture}", err=True)
+
+
+def missing_peers(pools: int) -> list[str]:
+    """The peers that are not installed, of which the user is told."""
+    _, missing = available_peers(pools, 0)
+    if missing:
+        click.echo(f"left out, not installed (pip install 'feedloom[bench]'): {', '.join(missing)}", err=True)
+    return missing
+
+
+@cli.command()
+@click.option("--rounds", type=click.IntRange(1), help=f"Rounds of the comparison; default: {FULL.rounds}.")
+@click.option("--quick", is_flag=True, help="A few short rounds: that it runs, not how fast.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table.")
+def bench(rounds: int | None, *, quick: bool, as_json: bool) -> None:
+    """Time the blend beside other libraries, in turn in one process, and say what each does less or more."""
+    size = QUICK if quick else FULL
+    size = size._replace(rounds=rounds or size.rounds)
+    with ExitStack() as stack:
+        compared = comparisons(missing_peers(POOLS), stack)
+        with progress_bar() as bar:
+            times = list(bar.track(rounds_of(compared, size), total=size.rounds, description="measuring"))
+        found = benchmark(compared, times, singles_us(size))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        print_benchmark(found, Console())
 
 
 @cli.command("replay")

@@ -1,0 +1,270 @@
+"""What `feedloom bench` calls: our blend, the same work done with other libraries, and a call that does nothing.
+
+All stand on the same counts. Each library is given what is fastest for it: before the clock starts, the texts
+for VW are written and lists are Python lists.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from blending.blend import Rules, blend, lists_of
+from blending.compiled import compiled
+from blending.posterior import Beta
+from blending.returns import returns_table
+from blending.types import FloatArray, IntArray, ItemArray
+from simulator.peers import VowpalWabbit
+
+Call = Callable[[np.uint64], object]  # takes the key of its draws; a peer has random numbers of its own
+
+SLOTS = 25
+DRAW, FEED = "blend draw", f"{SLOTS}-slot feed"
+SLOTS_OF = {DRAW: 1, FEED: SLOTS}
+SEED = 1
+CATALOGUE, CANDIDATES = 100, 40  # items of all pools and of each: two lists share 16 on average
+VIEWS = 200  # of each pool
+SUCCESSES = np.array([[24, 6, 4], [20, 8, 3], [16, 4, 2], [12, 5, 5], [8, 2, 1]])  # (pools, actions), of the views
+REWARDS = np.array([1.0, 2.0, -1.0])  # as of a like, a purchase and a hide
+POOLS, ACTIONS = SUCCESSES.shape
+
+
+class Duel(NamedTuple):
+    """Two calls that are timed in turn."""
+
+    ours: Call
+    theirs: Call
+
+
+class Comparison(NamedTuple):
+    """A row to be. `note` says what the peer does less or more; `aside` is a second duel, for the note."""
+
+    name: str
+    peer: str
+    duel: Duel
+    note: str
+    aside_note: str = ""
+    aside: Duel | None = None
+
+
+def comparisons(missing: Sequence[str], end: ExitStack) -> list[Comparison]:
+    """The rows, without the peers that are `missing`; what a peer holds is let go at the `end`."""
+    makers: dict[str, Callable[[], list[Comparison]]] = {
+        "mabwiser": _mabwiser_rows,
+        "river": _river_rows,
+        "vw": partial(_vw_rows, end=end),
+    }
+    rows = [row for name, make in makers.items() if name not in missing for row in make()]
+    rows += _nop_rows()
+    return [row for name in SLOTS_OF for row in rows if row.name == name]
+
+
+def our_blend(slots: int, actions: int = ACTIONS) -> Call:
+    """The public call for a feed of `slots`: one draw for all of them, shared out by Webster's h(n)."""
+    rules = Rules(rewards=REWARDS[:actions].copy(), returns=returns_table(slots, None))
+    return partial(blend, posterior(actions), rules, lists_of(rankings()))
+
+
+def posterior(actions: int = ACTIONS) -> Beta:
+    """What the counts say of the first `actions` actions on the prior Beta(1, 1), which MABWiser and river have."""
+    seen = SUCCESSES[:, :actions].astype(np.float64)
+    return Beta(1.0 + seen, 1.0 + VIEWS - seen)
+
+
+def rankings() -> list[ItemArray]:
+    """A list of each pool, best first, from one catalogue."""
+    random = np.random.default_rng(SEED)
+    return [random.permutation(CATALOGUE)[:CANDIDATES].astype(np.int32) for _ in range(POOLS)]
+
+
+def merged(pick: Callable[[], int], lists: Sequence[Sequence[int]], slots: int) -> list[int]:
+    """Items of a feed: for each slot the next of the picked pool's list that no other slot holds.
+
+    Each list holds at least `slots` different items, so that none runs out.
+    """
+    placed: dict[int, None] = {}  # the fastest set that keeps its order
+    reading = [iter(ranking) for ranking in lists]
+    for _ in range(slots):
+        for item in reading[pick()]:
+            if item not in placed:
+                placed[item] = None
+                break
+    return list(placed)
+
+
+def shares(utilities: Sequence[float], returns: Sequence[float]) -> Callable[[], int]:
+    """Picks the pool whose utility * h(items given) is largest, each time with one more given to it."""
+    values, given = list(utilities), [0] * len(utilities)
+
+    def pick() -> int:
+        pool = values.index(max(values))
+        given[pool] += 1
+        if utilities[pool] > 0.0 and given[pool] < len(returns):
+            values[pool] = utilities[pool] * returns[given[pool]]
+        return pool
+
+    return pick
+
+
+def rewards_of(action: int) -> tuple[list[int], list[int]]:
+    """The counts of an action as a pool and a reward for each view, in random order: (pools, rewards)."""
+    pairs = [(pool, int(view < SUCCESSES[pool, action])) for pool in range(POOLS) for view in range(VIEWS)]
+    shuffled = [pairs[at] for at in np.random.default_rng(SEED).permutation(len(pairs))]
+    return [pool for pool, _ in shuffled], [reward for _, reward in shuffled]
+
+
+def _mabwiser_rows() -> list[Comparison]:
+    library = import_module("mabwiser.mab")
+    bandits: list[Any] = []
+    for action in range(ACTIONS):
+        bandits.append(library.MAB(list(range(POOLS)), library.LearningPolicy.ThompsonSampling(), seed=SEED))
+        bandits[-1].fit(*rewards_of(action))
+    first, lists = bandits[0], [ranking.tolist() for ranking in rankings()]
+    returns, rewards = returns_table(SLOTS, None).tolist(), REWARDS.tolist()
+
+    def utilities() -> list[float]:
+        rates = [bandit.predict_expectations() for bandit in bandits]
+        weighed = list(zip(rewards, rates, strict=True))
+        return [sum(reward * rate[pool] for reward, rate in weighed) for pool in range(POOLS)]
+
+    def draw(_: np.uint64) -> int:
+        drawn = utilities()
+        return drawn.index(max(drawn))
+
+    def one_action(_: np.uint64) -> int:
+        return int(first.predict())
+
+    def feed(_: np.uint64) -> list[int]:
+        return merged(first.predict, lists, SLOTS)
+
+    def feed_of_one_draw(_: np.uint64) -> list[int]:
+        return merged(shares(utilities(), returns), lists, SLOTS)
+
+    return [
+        Comparison(
+            DRAW,
+            "mabwiser",
+            Duel(our_blend(1), draw),
+            f"Thompson sampling too: a bandit for each of the {ACTIONS} actions (predict_expectations), weighed by "
+            "the rewards in Python; less: it ends with the pool, without an item, ties at random or a record",
+            "with one action and one predict()",
+            Duel(our_blend(1, 1), one_action),
+        ),
+        Comparison(
+            FEED,
+            "mabwiser + merge",
+            Duel(our_blend(SLOTS), feed),
+            "Thompson sampling too; more: predict() draws anew for each slot, where ours draws once; less: one "
+            f"action of {ACTIONS}, no h(n), no verdicts, and no feed: merge and dedupe are ours, in plain Python",
+            f"drawn once for all {ACTIONS} actions and shared out by h(n), as ours is",
+            Duel(our_blend(SLOTS), feed_of_one_draw),
+        ),
+    ]
+
+
+def _river_rows() -> list[Comparison]:
+    library = import_module("river.bandit")
+    bandits: list[Any] = []
+    for action in range(ACTIONS):
+        reward = import_module("river.proba").Beta()
+        bandits.append(library.ThompsonSampling(reward_obj=reward, seed=SEED))
+        for pool, value in zip(*rewards_of(action), strict=True):
+            bandits[-1].update(pool, value)
+    first, lists, pools = bandits[0], [ranking.tolist() for ranking in rankings()], list(range(POOLS))
+
+    def draw(_: np.uint64) -> list[int]:
+        return [bandit.pull(pools) for bandit in bandits]
+
+    def one_action(_: np.uint64) -> int:
+        return int(first.pull(pools))
+
+    def feed(_: np.uint64) -> list[int]:
+        return merged(partial(first.pull, pools), lists, SLOTS)
+
+    return [
+        Comparison(
+            DRAW,
+            "river",
+            Duel(our_blend(1), draw),
+            f"Thompson sampling too: a bandit for each of the {ACTIONS} actions draws as many rates as ours; less: "
+            "pull() tells only the best pool of each action, so that nothing is weighed by the rewards",
+            "with one action and one pull()",
+            Duel(our_blend(1, 1), one_action),
+        ),
+        Comparison(
+            FEED,
+            "river",
+            Duel(our_blend(SLOTS), feed),
+            "Thompson sampling too; more: pull() draws anew for each slot, where ours draws once; less: one "
+            f"action of {ACTIONS}, no h(n), no verdicts, and no feed: merge and dedupe are ours, in plain Python",
+        ),
+    ]
+
+
+def _vw_rows(end: ExitStack) -> list[Comparison]:
+    workspace = import_module("vowpalwabbit").Workspace
+    bandit: Any = workspace(f"{VowpalWabbit.OPTIONS} --random_seed {SEED}")
+    slates: Any = workspace(f"--slates --quiet --random_seed {SEED}")
+    for held in (bandit, slates):
+        end.callback(held.finish)
+    pools = [f"| pool_{pool}" for pool in range(POOLS)]
+    for pool, reward in zip(*rewards_of(0), strict=True):
+        bandit.learn([f"0:{-reward}:{1 / POOLS} {of}" if at == pool else of for at, of in enumerate(pools)])
+    one = "\n".join(pools)
+    actions = [f"slates action {slot} {of}" for slot in range(SLOTS) for of in pools]
+    slate = "\n".join(["slates shared |", *actions, *["slates slot |"] * SLOTS])
+
+    def draw(_: np.uint64) -> object:
+        return bandit.predict(one)
+
+    def feed(_: np.uint64) -> object:
+        return slates.predict(slate)
+
+    return [
+        Comparison(
+            DRAW,
+            "vw",
+            Duel(our_blend(1), draw),
+            "not Thompson sampling; less: squarecb's probabilities of the pools from a regression on one action of "
+            f"{ACTIONS}, no posterior, and nothing is drawn; more: it could take a context, and reads text",
+        ),
+        Comparison(
+            FEED,
+            "vw slates",
+            Duel(our_blend(SLOTS), feed),
+            f"not Thompson sampling; less: only the pool of each of {SLOTS} slots, from a regression (untrained, "
+            "which is as fast), no posterior, no merge, no dedupe; more: it could take a context, and reads text",
+        ),
+    ]
+
+
+def _nop_rows() -> list[Comparison]:
+    says = "a compiled call with the arguments of a blend that does nothing: what it costs to hand them over"
+    return [
+        Comparison(name, "nop", Duel(our_blend(slots), _nop_call(slots)), says) for name, slots in SLOTS_OF.items()
+    ]
+
+
+def _nop_call(slots: int) -> Call:
+    (alpha, beta), (items, stock) = posterior(), lists_of(rankings())
+    returns = returns_table(slots, None)
+    return partial(_nop, alpha, beta, REWARDS, returns, items, stock, 1.0, 0.0, 1)
+
+
+@compiled
+def _nop(
+    _alpha: FloatArray,
+    _beta: FloatArray,
+    _rewards: FloatArray,
+    _returns: FloatArray,
+    _items: ItemArray,
+    _stock: IntArray,
+    _temperature: float,
+    _epsilon: float,
+    _draws: int,
+    _key: np.uint64,
+) -> int:
+    return 0
