@@ -11,7 +11,6 @@ import click
 import msgspec
 from msgspec.structs import replace
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.errors import InputError
 from engine.policy import Policy
@@ -22,6 +21,8 @@ from feedloom.explain import explain
 from feedloom.interaction_log import read_items, read_log
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
+from feedloom.progress import progress_bar
+from feedloom.propensities_command import propensities_command
 from feedloom.report import print_table, write_report
 from feedloom.simulation_report import print_scoreboard, write_simulation
 from feedloom.worker_command import worker
@@ -167,13 +168,6 @@ def promised(folder: Path | None) -> Iterator[None]:
         raise
 
 
-def progress_bar() -> Progress:
-    """A bar on stderr, drawn only on a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
 def show(result: Backtest, titles: dict[str, str], out: Path | None, *, as_json: bool) -> None:
     """Print the figures and write the report page."""
     if as_json:
@@ -286,7 +280,7 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, explain, worker):
+for command in (*COMMANDS, explain, propensities_command, worker):
     cli.add_command(command)
 
 

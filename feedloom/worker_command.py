@@ -1,6 +1,7 @@
-"""`feedloom worker`: the worker with its settings on the command line."""
+"""`feedloom worker`: the worker with its settings on the command line; and how any app that Faust hosts is run."""
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 
 import click
@@ -26,15 +27,21 @@ def worker(log_level: str, **given: str | None) -> None:
 
     What is not given comes from FEEDLOOM_* variables and settings.toml. SIGTERM ends it after the current turn.
     """
+    run_hosted("streams.worker", given, log_level)
+
+
+def run_hosted(module: str, given: Mapping[str, str | None], log_level: str) -> None:
+    """Run the app of a module until it is told to end; what is given goes before all other settings."""
     for name in FLAGS:
-        if given[name] is not None:
+        if given.get(name) is not None:
             os.environ[PREFIX + name.upper()] = str(given[name])
     check(read_settings())  # before anything is started: what is wrong is one sentence
     faust = import_module("faust")
-    hosted = import_module("streams.worker")  # it reads the settings when it is imported
+    hosted = import_module(module)  # it reads the settings when it is imported
+    hosting = import_module("streams.hosting")
     try:
         faust.Worker(hosted.app, loglevel=log_level).execute_from_commandline()
     except SystemExit:
-        if hosted.refusals:
-            raise hosted.refusals[0] from None
+        if hosting.refusals:
+            raise hosting.refusals[0] from None
         raise

@@ -1,15 +1,18 @@
-"""Events and decisions as JSON bytes, both ways. What cannot be read is an InputError that says why."""
+"""Events, decisions and propensities as JSON bytes, both ways. Unreadable bytes are an InputError that says why."""
 
 import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, Event, Organic, Request, Seen, Tick
+from engine.propensity_record import PropensityRecord
 
-Value = Event | Decision | Tick
+Value = Event | Decision | Tick | PropensityRecord
 
 _encoder = msgspec.json.Encoder()
-_decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(Request | Seen | Acted | Organic | Tick | Decision)
+_decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(
+    Request | Seen | Acted | Organic | Tick | Decision | PropensityRecord
+)
 
 
 def encode(value: Value) -> bytes:

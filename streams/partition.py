@@ -44,7 +44,7 @@ class Record(NamedTuple):
 class Message(NamedTuple):
     """A record on its way to a topic; `partition` is None where the key decides."""
 
-    topic: Literal["feeds", "sums", "feedback", "population", "metrics", "dead-letters"]
+    topic: Literal["feeds", "sums", "feedback", "population", "metrics", "propensities", "dead-letters"]
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
@@ -54,6 +54,22 @@ class Message(NamedTuple):
 def version_at(at_ms: int, policy: Policy) -> int:
     """The population version that is due at a time of the log: the latest multiple of Δ, in milliseconds."""
     return at_ms // policy.population.every_ms * policy.population.every_ms
+
+
+def dead_letter(topic: Input, partition: int, record: Record, error: Exception) -> Message:
+    """A record that nothing can be made of: its own bytes, where it stood, and why.
+
+    Of a value that is too long for a dead letter its beginning, and how long it was.
+    """
+    value = record.value or b""
+    headers = (
+        ("feedloom.topic", topic.encode()),
+        ("feedloom.partition", str(partition).encode()),
+        ("feedloom.offset", str(record.offset).encode()),
+        ("feedloom.reason", str(error)[:REASON_LENGTH_MAX].encode(errors="backslashreplace")),
+        *((("feedloom.cut-from-bytes", str(len(value)).encode()),) if len(value) > LETTER_BYTES_MAX else ()),
+    )
+    return Message("dead-letters", record.key, value[:LETTER_BYTES_MAX], headers)
 
 
 def warm_up(facts: Facts) -> None:
@@ -198,19 +214,8 @@ class Partition:
         self._begin()
 
     def dead_letter(self, topic: Input, record: Record, error: Exception) -> list[Message]:
-        """What to send of a record that nothing can be made of: its own bytes, where it stood, and why.
-
-        Of a value that is too long for a dead letter its beginning, and how long it was.
-        """
-        value = record.value or b""
-        headers = (
-            ("feedloom.topic", topic.encode()),
-            ("feedloom.partition", str(self.number).encode()),
-            ("feedloom.offset", str(record.offset).encode()),
-            ("feedloom.reason", str(error)[:REASON_LENGTH_MAX].encode(errors="backslashreplace")),
-            *((("feedloom.cut-from-bytes", str(len(value)).encode()),) if len(value) > LETTER_BYTES_MAX else ()),
-        )
-        return [Message("dead-letters", record.key, value[:LETTER_BYTES_MAX], headers)]
+        """What to send of a record that nothing can be made of."""
+        return [dead_letter(topic, self.number, record, error)]
 
     def _read_request(self, record: Record) -> Request:
         event = self._decoded(record)

@@ -4,7 +4,7 @@ Each line is an envelope like Kafka's own: `offset` (the position of the input i
 engine; a decision carries that of its request), `key`, `ts_ms` (the log's time) and `value`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +17,8 @@ from engine.errors import InputError
 from engine.policy import Policy
 from streams.codec import Value, decode, encode
 
-Topic = Literal["requests", "feedback", "feeds"]
-TOPICS: tuple[Topic, ...] = ("requests", "feedback", "feeds")
+Topic = Literal["requests", "feedback", "feeds", "propensities"]
+TOPICS: tuple[Topic, ...] = ("requests", "feedback", "feeds")  # of a run; what is made of it may come later
 
 
 class Envelope(Struct, frozen=True):
@@ -82,13 +82,24 @@ class Recording:
     def append(self, entries: Sequence[Entry]) -> None:
         """Write one micro-batch."""
         for topic, file in self._files.items():
-            lines = [
-                msgspec.json.encode(Envelope(entry.offset, entry.key, entry.at_ms, Raw(encode(entry.value))))
-                + b"\n"
-                for entry in entries
-                if entry.topic == topic
-            ]
-            file.write(b"".join(lines))
+            file.write(b"".join(_line(entry) for entry in entries if entry.topic == topic))
+
+
+def add_topic(folder: Path, topic: Topic, entries: Iterable[Entry]) -> None:
+    """Write a further topic of a whole recording; its file appears, or is replaced, when all of it is written."""
+    path = folder / f"{topic}.jsonl"
+    try:
+        with TemporaryDirectory(dir=folder, prefix=f".{topic}.") as partial:
+            made = Path(partial, path.name)
+            with made.open("wb") as file:
+                file.writelines(map(_line, entries))
+            made.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _line(entry: Entry) -> bytes:
+    return msgspec.json.encode(Envelope(entry.offset, entry.key, entry.at_ms, Raw(encode(entry.value)))) + b"\n"
 
 
 class Line(NamedTuple):

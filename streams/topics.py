@@ -58,6 +58,7 @@ TOPICS = (
     TopicSpec("requests", "user", "the product", "delete", split=True, log_append_time=True),
     TopicSpec("feedback", "user", "the product", "delete", split=True, log_append_time=True),
     TopicSpec("feeds", "user", "the worker", "delete", split=True, log_append_time=True),
+    TopicSpec("propensities", "user", "the propensities job", "delete", split=True),
     TopicSpec("items", "item", "the product", "compact"),
     TopicSpec("models", "version", "the operator", "compact"),
     TopicSpec("policy", "name", "the operator", "compact"),

@@ -9,6 +9,7 @@ import msgspec
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import SCHEMA, Acted, ItemUpdate, Organic, Request, Seen, Tick
+from engine.propensity_record import PropensityRecord
 from streams.codec import Value, decode
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -16,6 +17,7 @@ TYPES: dict[str, type | UnionType] = {
     "requests": Request,
     "feedback": Seen | Acted | Organic | Tick,
     "feeds": Decision,
+    "propensities": PropensityRecord,
     "items": ItemUpdate,
 }
 

@@ -8,88 +8,33 @@ group would split the shared topics too, is not started.
 import asyncio
 import gc
 import logging
-import signal
 import sys
-import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-import faust
-from faust.app.base import BootStrategy
 from mode import Service
 
 from engine.errors import InputError
 from engine.policy import Policy
 from streams.facts import FactsReader
+from streams.hosting import ServicesApp, addresses, quiet_clients, refuse
 from streams.partition import warm_up
 from streams.partitions import Partitions
 from streams.policy_file import read_policy
 from streams.settings import read_settings
 from streams.topics import check
 
-SELDOM_SECONDS = 5.0
-
-
-class OurServicesOnly(BootStrategy):
-    """No consumer, producer or web server of Faust's own."""
-
-    enable_kafka = False
-    enable_web = False
-
-
-class App(faust.App):
-    """A Faust app that hosts services."""
-
-    BootStrategy = OurServicesOnly
-
-    async def on_first_start(self) -> None:
-        """Make no folders: Faust keeps no tables here."""
-
-
-class Seldom(logging.Filter):
-    """Lets a message through once in a while: without a broker the client repeats itself 100 times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it was not said lately; messages are told apart by what they are made from."""
-        now = time.monotonic()
-        said = self._said.get(str(record.msg))
-        if said is not None and now < said + SELDOM_SECONDS:
-            return False
-        self._said[str(record.msg)] = now
-        return True
-
-
 # States are values without cycles, and many: looking for cycles in them is a fifth of the time of a reaction.
 gc.set_threshold(50_000, 20, 100)
 # The fitter works in a thread: requests get the interpreter back from it ten times as soon as by default.
 sys.setswitchinterval(0.0005)
-for name in ("aiokafka", "kafka"):  # the clients' ways are of no interest while they go well
-    logging.getLogger(name).setLevel(logging.WARNING)
-for name in [name for name in logging.root.manager.loggerDict if name.startswith("aiokafka")]:
-    logging.getLogger(name).addFilter(Seldom())
+quiet_clients()
 log = logging.getLogger(__name__)
-refusals: list[InputError] = []  # why the worker ended, if it did so by itself
 settings = read_settings()
 policy = read_policy(settings.policy) if settings.policy else Policy()
 facts = FactsReader(settings, policy)
-app = App(
-    settings.group,
-    broker=[f"kafka://{address}" for address in settings.bootstrap.split(",")],
-    web_enabled=False,
-    worker_redirect_stdouts=False,
-)
-
-
-def refuse(error: InputError) -> None:
-    """End the worker in order: somebody has to mend what the error says."""
-    log.critical("%s", error)
-    refusals.append(error)
-    signal.raise_signal(signal.SIGTERM)
+app = ServicesApp(settings.group, broker=addresses(settings), web_enabled=False, worker_redirect_stdouts=False)
 
 
 class Hosted(Service):

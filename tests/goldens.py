@@ -5,6 +5,7 @@ from pathlib import Path
 from engine.decision import Decision
 from engine.events import Acted, Organic, Request, Seen
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PopulationPolicy
+from engine.propensity_record import PropensityRecord
 from streams.codec import Value, decode
 from streams.embedded import EmbeddedRunner
 
@@ -16,6 +17,7 @@ KINDS: dict[str, type[Value]] = {
     "acted": Acted,
     "organic": Organic,
     "decision": Decision,
+    "propensities": PropensityRecord,
 }
 
 

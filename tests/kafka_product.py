@@ -116,10 +116,10 @@ class Product:
     def log(self) -> str:
         return (self.folder / "worker.log").read_text(errors="replace")[-6000:]
 
-    def committed(self) -> dict[TopicPartition, int]:
-        """How far the group says it has come."""
+    def committed(self, job: str = "") -> dict[TopicPartition, int]:
+        """How far the group of the workers, or of a job, says it has come."""
         try:
-            (of_group,) = self._admin.list_group_offsets({self.settings.group: None}).values()
+            (of_group,) = self._admin.list_group_offsets({self.settings.group + job: None}).values()
         except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):  # of a broker that just began
             return {}
         return {place: known.offset for place, known in of_group.items()}

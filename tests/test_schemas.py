@@ -19,6 +19,7 @@ TOPIC_OF = {
     "acted": "feedback",
     "organic": "feedback",
     "decision": "feeds",
+    "propensities": "propensities",
     "item": "items",
 }
 

@@ -18,7 +18,7 @@ from streams.tools import send
 from streams.topics import MEBIBYTE, TOPICS, TopicRow, check, create, describe
 from streams.values import Keyed
 
-SPLIT = {"requests", "feedback", "feeds", "checkpoints", "sums"}
+SPLIT = {"requests", "feedback", "feeds", "propensities", "checkpoints", "sums"}
 LOG_TIME = {"message.timestamp.type": "LogAppendTime"}
 
 

@@ -1,0 +1,73 @@
+"""Faust, as our processes use it: apps without folders, quiet clients, and an end in order that says why."""
+
+import logging
+import signal
+import time
+
+import faust
+from faust.app.base import BootStrategy
+
+from engine.errors import InputError
+from streams.settings import Settings
+
+SELDOM_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+refusals: list[InputError] = []  # why this process ended, if it did so by itself
+
+
+class App(faust.App):
+    """A Faust app without tables."""
+
+    async def on_first_start(self) -> None:
+        """Make no folders: Faust keeps no tables here."""
+
+
+class OurServicesOnly(BootStrategy):
+    """No consumer, producer or web server of Faust's own."""
+
+    enable_kafka = False
+    enable_web = False
+
+
+class ServicesApp(App):
+    """A Faust app that hosts services."""
+
+    BootStrategy = OurServicesOnly
+
+
+class Seldom(logging.Filter):
+    """Lets a message through once in a while: without a broker the client repeats itself 100 times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not said lately; messages are told apart by what they are made from."""
+        now = time.monotonic()
+        said = self._said.get(str(record.msg))
+        if said is not None and now < said + SELDOM_SECONDS:
+            return False
+        self._said[str(record.msg)] = now
+        return True
+
+
+def quiet_clients() -> None:
+    """The Kafka clients' ways are of no interest while they go well."""
+    for name in ("aiokafka", "kafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("aiokafka")]:
+        logging.getLogger(name).addFilter(Seldom())
+
+
+def addresses(settings: Settings) -> list[str]:
+    """The brokers to begin with, as Faust names them."""
+    return [f"kafka://{address}" for address in settings.bootstrap.split(",")]
+
+
+def refuse(error: InputError) -> None:
+    """End this process in order: somebody has to mend what the error says."""
+    log.critical("%s", error)
+    refusals.append(error)
+    signal.raise_signal(signal.SIGTERM)
