@@ -39,17 +39,17 @@ class Lists(NamedTuple):
 class Rules(NamedTuple):
     """How utilities become slots.
 
-    `rewards` (actions,) may be negative. `returns` (slots so far and of this page,) is h(n), what a pool's next item
-    is worth after n of its items. `temperature` c divides both Beta parameters: the variance is about c times as
-    large, below 1 the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot from
-    any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
+    `rewards` (actions,) may be negative. `returns` (slots so far and of this page,) is h(n), what a pool's next
+    item is worth after n of its items. `temperature` c divides both Beta parameters: the variance is about c times
+    as large, below 1 the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot
+    from any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
 
     `mode` says where utilities come from: posterior draws, posterior means, or nowhere but the fallback. `fallback`
     (pools,) takes their place, as shares, where no pool with items has a utility above 0; None is equal shares.
 
-    `order` is "greedy", the best pool first; "spread", as many slots for each pool as that gives it, but evenly over
-    the page; or "rounded", shares in proportion to utility, rounded at random so that they are right in the mean, and
-    spread. The last two plan a page, so its beginning depends on its length.
+    `order` is "greedy", the best pool first; "spread", as many slots for each pool as that gives it, but evenly
+    over the page; or "rounded", shares in proportion to utility, rounded at random so that they are right in the
+    mean, and spread. The last two plan a page, so its beginning depends on its length.
     """
 
     rewards: FloatArray
@@ -66,8 +66,8 @@ class Page(NamedTuple):
     """What a page has to keep to, and where it goes on.
 
     `limits` (3, pools) are each pool's items in earlier pages of the feed, how many slots of this page it must have
-    and how many it may; (3, 0) is none, nothing and all. `pinned` (slots,) is the pool that has a slot, or -1; empty
-    is none. `start` is how many slots earlier pages hold.
+    and how many it may; (3, 0) is none, nothing and all. `pinned` (slots,) is the pool that has a slot, or -1;
+    empty is none. `start` is how many slots earlier pages hold.
     """
 
     limits: IntArray = NO_LIMITS
@@ -82,8 +82,8 @@ class Blend(NamedTuple):
     """A blend and everything it was made from.
 
     `rates` (draws, pools, actions) are the draws, or the means; `explored` whether the feed was mixed at random;
-    `slot_pools` and `slot_ranks` (feed length,) where each slot came from; `verdicts` (pools, longest list) is 0 unread, 1 placed, 2 duplicate. `plan` (slots,) is
-    the pool that was to have each slot, -1 for none, or empty.
+    `slot_pools` and `slot_ranks` (feed length,) where each slot came from; `verdicts` (pools, longest list) is 0
+    unread, 1 placed, 2 duplicate. `plan` (slots,) is the pool that was to have each slot, -1 for none, or empty.
     """
 
     rates: FloatArray
@@ -135,8 +135,8 @@ def equal_shares(pools: int) -> FloatArray:
 def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> Blend:
     """Thompson sampling over pools, for a page of `rules.returns.size` slots less those of earlier pages.
 
-    The utility of a pool is the reward-weighted sum of its drawn rates. Floors, caps and pins hold where stock that no
-    other pool offers allows; caps give way where a slot would stay empty. Raises ValueError as `tempered` does.
+    The utility of a pool is the reward-weighted sum of its drawn rates. Floors, caps and pins hold where stock that
+    no other pool offers allows; caps give way where a slot would stay empty. Raises ValueError as `tempered` does.
     """
     pools = lists.stock.size
     _check_shape(posterior, rules, pools)
@@ -220,8 +220,8 @@ def planned(
 ) -> IntArray:
     """Whole plans for pages that are spread or rounded, one for each sample; (samples, slots).
 
-    `counts` (samples, pools) is what greedy allocation gives each pool; `utilities` (samples, pools) what shares are
-    in proportion to; `uniforms` (samples, 3 * pools + 1).
+    `counts` (samples, pools) is what greedy allocation gives each pool; `utilities` (samples, pools) what shares
+    are in proportion to; `uniforms` (samples, 3 * pools + 1).
     """
     pools = lists.stock.size
     pinned = pinned_of(page, rules.returns.size - page.start)

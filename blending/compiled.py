@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from numba import njit
 
@@ -22,7 +22,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     No fast-math: re-ordered sums would change recorded decisions. Division follows numpy (no exception),
     which is what lets the sampler keep its state in registers.
     """
-    kernel = njit(cache=True, error_model="numpy")(function)
+    kernel: Any = njit(cache=True, error_model="numpy")(function)
     # The one private place of numba that is touched: its stamp of the source, the bytes of a hash.
     kernel._cache._cache_file._source_stamp += _digest_of(Path(inspect.getfile(function)).parent)
     loop: Callable[P, R] = kernel

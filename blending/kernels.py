@@ -65,7 +65,7 @@ def believed(
     first: int,
     key: np.uint64,
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Rates (draws, pools, actions), utilities (draws, pools), and in which draws they are the fallback (draws,)."""
+    """Rates (draws, pools, actions), utilities (draws, pools), and where these are the fallback (draws,)."""
     if mode == DRAWN:
         rates = draw_rates(alpha, beta, key, draws, first)
     else:
@@ -101,7 +101,7 @@ def best_pool(
 @compiled
 def is_placed(item: int, feed: ItemArray, filled: int) -> bool:
     """Whether an item stands in the first `filled` slots."""
-    for slot in range(filled):
+    for slot in range(filled):  # noqa: SIM110  numba compiles no generator expression
         if feed[slot] == item:
             return True
     return False
@@ -146,21 +146,21 @@ def allocate(
     key: np.uint64,
     chances: FloatArray,
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Give out slots one at a time, each to the pool that is planned for it, the best that is open, or any if `explored`.
+    """Give out slots one at a time: to the pool that is planned, the best that is open, or any if `explored`.
 
-    `utilities` (draws, pools) holds one draw for all slots or one for each, `fell` (draws,) where it is the fallback;
-    `returns` (start + slots,) is h. `items` (pools, longest list) holds each pool's ranking, best first, of which
-    the first `stock[p]` entries are real. `limits` (3, pools) are items in earlier pages (`start` slots), floors and
-    caps, or (3, 0) for none; `plan` (slots,) is the pool that must have a slot or -1, or empty for none.
+    `utilities` (draws, pools) holds one draw for all slots or one for each, `fell` (draws,) where it is the
+    fallback; `returns` (start + slots,) is h. `items` (pools, longest list) holds each pool's ranking, best first,
+    of which the first `stock[p]` entries are real. `limits` (3, pools) are items in earlier pages (`start` slots),
+    floors and caps, or (3, 0) for none; `plan` (slots,) is the pool that must have a slot or -1, or empty for none.
 
     A pool is open while it has items left and is below its cap; caps give way where a slot would stay empty. A plan
-    keeps floors by itself. An explored feed keeps them by drawing, once no more slots are left than floors need, from
-    the pools below theirs only. An item that stands in the feed already is passed over.
+    keeps floors by itself. An explored feed keeps them by drawing, once no more slots are left than floors need,
+    from the pools below theirs only. An item that stands in the feed already is passed over.
 
     Returns the pool of each slot, its position in that pool's list (both of the feed's length, which is less than
     `slots` only when every pool is empty), and the verdicts (pools, longest list): how far each list was read, and
-    with what result. `chances` (slots, pools) gains how likely each pool was to get each slot, given the slots before
-    and the draws; it may be (0, 0).
+    with what result. `chances` (slots, pools) gains how likely each pool was to get each slot, given the slots
+    before and the draws; it may be (0, 0).
     """
     pools = stock.size
     slot_pools = np.empty(slots, np.int64)
@@ -257,8 +257,8 @@ def blended(
 ) -> tuple[FloatArray, bool, IntArray, IntArray, IntArray]:
     """A whole blend in one call: rates, whether it was mixed at random, and what `allocate` returns.
 
-    Both parameters are divided by the temperature; without rates, they were not fit to be drawn from. A feed that is
-    mixed at random keeps to what is `pinned` alone.
+    Both parameters are divided by the temperature; without rates, they were not fit to be drawn from. A feed that
+    is mixed at random keeps to what is `pinned` alone.
     """
     warm_alpha, warm_beta = np.empty(alpha.shape), np.empty(alpha.shape)
     fit = True
@@ -327,7 +327,7 @@ def redrawn(
 
 @compiled
 def offering(items: ItemArray, stock: IntArray, slot_pools: IntArray, slot_ranks: IntArray) -> IntArray:
-    """For each slot the pools whose lists hold its item, as bits: 1 for the first pool, 2 for the second; (slots,)."""
+    """For each slot the pools whose lists hold its item, as bits: 1 is the first pool, 2 the second; (slots,)."""
     found = np.zeros(slot_pools.size, np.int64)
     for slot in range(slot_pools.size):
         item = items[slot_pools[slot], slot_ranks[slot]]

@@ -16,9 +16,9 @@ NONE = -1
 def floor_plans(pinned: IntArray, floors: IntArray, uniforms: FloatArray) -> IntArray:
     """Slots for the floors of all pools, spread over the feed; (samples, slots).
 
-    The k-th slot of a pool with a floor of n lies at (k + phase) / n of the free slots, with a random phase of its own
-    for each pool: so no pool is always first. `floors` (pools,) must not need more than the free slots; a pinned slot
-    counts for its pool's floor. `uniforms` are (samples, pools).
+    The k-th slot of a pool with a floor of n lies at (k + phase) / n of the free slots, with a random phase of its
+    own for each pool, so no pool is always first. `floors` (pools,) must not need more than the free slots; a
+    pinned slot counts for its pool's floor. `uniforms` are (samples, pools).
     """
     samples, pools = uniforms.shape
     plans = np.empty((samples, pinned.size), np.int64)
@@ -63,8 +63,8 @@ def rounded(weights: FloatArray, low: IntArray, high: IntArray, slots: int, unif
 
     Systematic rounding: n_p = ⌊C_p + ω⌋ - ⌊C_(p-1) + ω⌋ with C the running sum of the pools' quotas and ω uniform
     (`uniforms`, (samples,)). Quotas add up to `slots` or what `high` allows, in proportion to `weights` (samples,
-    pools; at least 0) among the pools that neither `low` nor `high` (pools,) hold fast; 0 <= low <= high, and low adds
-    to at most `slots`. A count is its quota rounded up or down, so it keeps within low and high.
+    pools; at least 0) among the pools that neither `low` nor `high` (pools,) hold fast; 0 <= low <= high, and low
+    adds to at most `slots`. A count is its quota rounded up or down, so it keeps within low and high.
     """
     samples, pools = weights.shape
     counts = np.zeros((samples, pools), np.int64)
@@ -109,14 +109,14 @@ def _fill(weights: FloatArray, low: IntArray, high: IntArray, slots: int, quota:
 def spread_plans(pinned: IntArray, counts: IntArray, uniforms: FloatArray) -> IntArray:
     """The free slots given so that every pool's share of any first k is as near to its share of all as can be.
 
-    Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980: with P pools, counts n_p of N slots and
-    e = 1 / (2P - 2), an item of pool p may stand in slot k (from 1) once k n_p / N - (its items so far) >= e, and the
-    pool goes first whose next item is due first, at slot ⌊(items so far + 1 - e) N / n_p⌋ + 1: without it, that prefix
-    would have too few. Then no prefix deviates from k n_p / N by more than 1 - e. All in whole numbers.
+    Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980: with P pools, counts n_p of N slots
+    and e = 1 / (2P - 2), an item of pool p may stand in slot k (from 1) once k n_p / N - (its items so far) >= e,
+    and the pool goes first whose next item is due first, at slot ⌊(items so far + 1 - e) N / n_p⌋ + 1: without it,
+    that prefix would have too few. Then no prefix deviates from k n_p / N by more than 1 - e. All in whole numbers.
 
-    The first slot goes to a pool drawn in proportion to its count among those with which that still holds; equal due
-    slots are told apart at random. `counts` (samples, pools) of each row add up to at most the free slots; a pinned
-    slot is not among them. `uniforms` are (samples, 2 * pools); the result is (samples, slots).
+    The first slot goes to a pool drawn in proportion to its count among those with which that still holds; equal
+    due slots are told apart at random. `counts` (samples, pools) of each row add up to at most the free slots; a
+    pinned slot is not among them. `uniforms` are (samples, 2 * pools); the result is (samples, slots).
     """
     samples, pools = counts.shape
     plans = np.empty((samples, pinned.size), np.int64)

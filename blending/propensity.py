@@ -80,7 +80,8 @@ def propensities_of(
     errors = np.hypot((1.0 - epsilon) * bandit.errors[:length], epsilon * explore.errors[:length])
     # So by construction; this takes only the last bit's rounding away.
     least = floors(lists, length, epsilon, page)
-    chances, errors = np.maximum(chances, least), np.where(least.max(axis=1, initial=0.0)[:, None] == 1.0, 0.0, errors)
+    chances = np.maximum(chances, least)
+    errors = np.where(least.max(axis=1, initial=0.0)[:, None] == 1.0, 0.0, errors)
     taken = max(bandit.samples, explore.samples)
     return Propensities(chances, errors, "monte carlo" if bandit.samples else "quadrature", taken)
 
@@ -89,8 +90,8 @@ def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> Floa
     """What each pool has at least in each slot: 1 where it is pinned, else ε / (pools with items); (slots, pools).
 
     The latter of each pool that is feasible whatever came before: it has more entries than there are slots before
-    this one, each entry that was read being one of those; its cap is larger than their number; and more slots are left
-    than the floors of all pools need. Pools in a pinned slot other than its own have no chance.
+    this one, each entry that was read being one of those; its cap is larger than their number; and more slots are
+    left than the floors of all pools need. Pools in a pinned slot other than its own have no chance.
     """
     before = np.arange(slots)[:, None]
     feasible = before < lists.stock
@@ -174,7 +175,7 @@ def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: in
             sums[np.arange(made.slot_pools.size), made.slot_pools] += 1.0
     shares = sums / samples
     # Without draws and plans only ties are broken at random: what came every time is certain.
-    if rules.mode != "drawn" and rules.order == "greedy" and len(plans) == 1 and ((shares == 0) | (shares == 1)).all():
+    if rules.mode != "drawn" and rules.order == "greedy" and len(plans) == 1 and np.isin(shares, (0, 1)).all():
         return Part(shares, np.zeros_like(shares), 0)
     # Half a count more, in the error only: that it never happened does not make it impossible.
     doubtful = (sums + 0.5) / (samples + 1.0)

@@ -17,16 +17,16 @@ VERDICTS = "?pd"  # of an entry that was read: p placed, d duplicate of an item 
 
 
 class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One pool's part in a decision. `alpha`, `beta`, `strength` and `delays` have an entry per action of the decision.
+    """One pool's part in a decision. `alpha`, `beta`, `strength` and `delays` have an entry per action.
 
-    `strength` is how many views the prior is worth that the user's own evidence updated; `fallback` the pool's share
-    where no utility is above 0. `rates` are the draws, an entry per action for each: one draw for the whole feed, or one for each slot.
-    `delays` are what views will be matured by; `served` is how many of the user's slots were this pool's before.
-    `items` is the prefix of the pool's list that was read, `verdicts` a letter for each. `stock` says how
-    many items it offered, `filtered` how many it left out because the user had already reacted to them,
-    `intended` how many slots utilities alone would have given it, `realised` how many it got. `before` are its items
-    in earlier pages; `floor` and `cap` how many slots of this one it had to get and could (null: all); `missing` says
-    that it did not answer in time. What is left out is 0, null or false.
+    `strength` is how many views the prior is worth that the user's own evidence updated; `fallback` the pool's
+    share where no utility is above 0. `rates` are the draws, an entry per action for each: one draw for the whole
+    feed, or one for each slot. `delays` are what views will be matured by; `served` is how many of the user's slots
+    were this pool's before. `items` is the prefix of the pool's list that was read, `verdicts` a letter for each.
+    `stock` says how many items it offered, `filtered` how many it left out because the user had already reacted to
+    them, `intended` how many slots utilities alone would have given it, `realised` how many it got. `before` are
+    its items in earlier pages; `floor` and `cap` how many slots of this one it had to get and could (null: all);
+    `missing` says that it did not answer in time. What is left out is 0, null or false.
     """
 
     pool: str
@@ -54,11 +54,12 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
 
     `request` is as it was asked, without its candidates: what was read of them is in `pools`. `feed` is the request
     id of the feed's first page, which draws come of, and `start` how many slots earlier pages hold. `at_ms` is the
-    log's time of the request; `rewards` has an entry per action. `delta` is the returns model that slots were
-    given by, null for Webster's; `mode` and `order` are those of `blending.blend.Rules`. `cohort` is the one that the
-    priors are of. `explored` says that the feed was mixed at random, `newcomer` that the population's prior will learn
-    from it. `pinned` are (slot, pool) pairs; `degraded` are the rules that could not be kept. `slot_rules` has a letter
-    per slot (`engine.page.slot_rules`), `slot_offers` the pools that offered its item, as bits: 1 is the first pool.
+    log's time of the request; `rewards` has an entry per action. `delta` is the returns model that slots were given
+    by, null for Webster's; `mode` and `order` are those of `blending.blend.Rules`. `cohort` is the one that the
+    priors are of. `explored` says that the feed was mixed at random, `newcomer` that the population's prior will
+    learn from it. `pinned` are (slot, pool) pairs; `degraded` are the rules that could not be kept. `slot_rules`
+    has a letter per slot (`engine.page.slot_rules`), `slot_offers` the pools that offered its item, as bits: 1 is
+    the first pool.
     """
 
     request: Request

@@ -101,9 +101,7 @@ def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
     """The ledger row of a decision: a view of a pool's k-th item in a feed counts delta ** k."""
     names = [part.pool for part in decision.pools]
     before = [part.before for part in decision.pools]
-    ranks = [
-        before[pool] + decision.slot_pools[:slot].count(pool) for slot, pool in enumerate(decision.slot_pools)
-    ]
+    ranks = [before[pool] + decision.slot_pools[:slot].count(pool) for slot, pool in enumerate(decision.slot_pools)]
     delta = 1.0 if decision.delta is None else decision.delta
     return LedgerRow(
         at_ms=decision.at_ms,

@@ -1,6 +1,7 @@
 """What users' first slots say of a pool, by cohort: sums for the mean of its prior, tails for how far users differ.
 
-Old terms count less, by the half-life of a cohort; each is weighted forward from a landmark, so that sums stay sums.
+Old terms count less, by the half-life of a cohort; each is weighted forward from a landmark, so that sums stay
+sums.
 """
 
 from math import exp2
@@ -58,7 +59,7 @@ class Newcomers:
         self.successes *= factor
         self.exposure *= factor
         for tail in self.tails:
-            tail *= factor
+            tail[:] *= factor
 
     def at(self, now_ms: int) -> Tally:
         """S and E as they count at a moment."""

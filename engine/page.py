@@ -41,7 +41,8 @@ class Wanted(NamedTuple):
 def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, first: bool) -> Wanted:
     """What the policy wants of a page of `slots` slots, after `start` of the same feed.
 
-    `views` (pools,) is the user's own examined exposure of each pool; `first` says that it is the user's first page.
+    `views` (pools,) is the user's own examined exposure of each pool; `first` says that it is the user's first
+    page.
     """
     pools = list(policy.pools.values())
     pinned = np.full(slots, NONE, np.int64)

@@ -24,12 +24,12 @@ Order = Literal["greedy", "spread", "rounded"]
 class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[pools.NAME]`: one arm of the bandit, where its candidates come from, and what it is guaranteed.
 
-    Shares are of a page: of N slots, floor(share * N). A floor fades with what is known of the pool: after E views of
-    the user's own it is floor * floor_views / (floor_views + E), and a user's first page has one slot at least.
+    Shares are of a page: of N slots, floor(share * N). A floor fades with what is known of the pool: after E views
+    of the user's own it is floor * floor_views / (floor_views + E), and a user's first page has one slot at least.
     """
 
     kind: PoolKind
-    ratio: float = 1.0  # share of the fixed-ratio blend: draw = "fixed", the fail-safe, and where all utilities are bad
+    ratio: float = 1.0  # its part of the fixed-ratio blend, which is also the fail-safe
     floor: float = 0.0  # share that it has at least
     floor_views: float = 0.0  # of the pool by the user, after which half its floor is left; 0: first page only
     required: int = 0  # slots of every page that it has at least, whatever is known
@@ -85,14 +85,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse a prior that is not a distribution, and other numbers without a meaning."""
-        if not (self.session_strength == 0 or SCALE_MIN <= self.session_strength <= SCALE_MAX):
-            raise ValueError(f"session_strength must be 0 or from {SCALE_MIN} to {SCALE_MAX:.0e}")
-        if len(set(self.cohorts)) != len(self.cohorts) or not len(self.cohorts) <= COHORTS_MAX:
-            raise ValueError(f"cohorts must hold at most {COHORTS_MAX} names, none twice")
-        if bool(self.cohort_by) != bool(self.cohorts):
-            raise ValueError("cohort_by and cohorts need each other: a key of the context, and its values")
-        if self.draw == "slot" and self.order == "rounded":
-            raise ValueError('order "rounded" shares a page out by one belief, so draw must not be "slot"')
+        self._check_levels()
         for name in ("base_successes", "base_failures", "prior_strength", "temperature"):
             if not SCALE_MIN <= getattr(self, name) <= SCALE_MAX:
                 raise ValueError(f"{name} must be from {SCALE_MIN} to {SCALE_MAX:.0e}")
@@ -104,6 +97,17 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name} must be from 0 to below 1")
         if self.delta_one_chance == 0:
             raise ValueError("delta_one_chance must be above 0")
+
+    def _check_levels(self) -> None:
+        """Refuse cohorts without a key, and what else does not go together."""
+        if not (self.session_strength == 0 or SCALE_MIN <= self.session_strength <= SCALE_MAX):
+            raise ValueError(f"session_strength must be 0 or from {SCALE_MIN} to {SCALE_MAX:.0e}")
+        if len(set(self.cohorts)) != len(self.cohorts) or not len(self.cohorts) <= COHORTS_MAX:
+            raise ValueError(f"cohorts must hold at most {COHORTS_MAX} names, none twice")
+        if bool(self.cohort_by) != bool(self.cohorts):
+            raise ValueError("cohort_by and cohorts need each other: a key of the context, and its values")
+        if self.draw == "slot" and self.order == "rounded":
+            raise ValueError('order "rounded" shares a page out by one belief, so draw must not be "slot"')
 
 
 class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,16 +143,12 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "window_ms",
             "half_life_ms",
             "half_life_slots",
+            "session_half_life_ms",
             "cohort_half_life_ms",
             "history_max",
             "open_max",
             "waiting_max",
         )
-        if not 1 <= self.session_half_life_ms <= self.window_ms // SESSIONS_IN_WINDOW:
-            raise ValueError(
-                f"session_half_life_ms must be from 1 to {1 / SESSIONS_IN_WINDOW} of window_ms: a session is made of "
-                "decisions that are open"
-            )
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
@@ -180,6 +180,21 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         for name in self.pools:
             if not POOL_NAME.fullmatch(name):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
+        self._check_guarantees()
+        session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
+        if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
+            raise ValueError(
+                f"session_half_life_ms must be at most an eighth of window_ms, {session_max_ms}: sessions are made "
+                "of open decisions"
+            )
+        for name in self.actions:
+            if not 0 < len(name) <= ACTION_LENGTH_MAX:
+                raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")
+        if not any(action.reward > 0 for action in self.actions.values()):
+            raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
+
+    def _check_guarantees(self) -> None:
+        """Refuse guarantees that no page could keep."""
         floors = sum(pool.floor for pool in self.pools.values())
         if floors > 1.0 + 1e-9:
             raise ValueError(f"the floors of all pools add up to {floors:g}, and a page has one share of 1")
@@ -188,11 +203,6 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise ValueError("pinned must not give one slot to two pools")
         if not any(pool.ratio > 0 for pool in self.pools.values()):
             raise ValueError("one pool at least needs a ratio above 0")
-        for name in self.actions:
-            if not 0 < len(name) <= ACTION_LENGTH_MAX:
-                raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")
-        if not any(action.reward > 0 for action in self.actions.values()):
-            raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
 
     @cached_property
     def rewarded(self) -> dict[str, float]:

@@ -116,8 +116,8 @@ class Gathered(NamedTuple):
 def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
-    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that this
-    version does not know cannot be.
+    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that
+    this version does not know cannot be.
     """
     population, likes = facts.population, facts.policy.likes
     numbered = ((population.number(entry.item), entry.action) for entry in state.history)

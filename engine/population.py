@@ -41,7 +41,8 @@ class Population(Struct, frozen=True):
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
     item numbers, best first; `neighbours` has an entry per item. `newcomers` is the evidence of all users' first
     slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
-    are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has an entry per rewarded action.
+    are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has
+    an entry per rewarded action.
     """
 
     version: int
@@ -177,7 +178,9 @@ def _strengths(sums: Sums, policy: Policy) -> dict[CohortCell, float]:
     settings = policy.blend
     base = settings.base_successes + settings.base_failures
     prior = Prior(settings.base_successes / base, base, STRENGTH_SD, max(settings.prior_strength, 1.0))
-    tails = {cell: newcomers.tails_at(sums.at_ms, settings.newcomer_slots) for cell, newcomers in sums.newcomers.items()}
+    tails = {
+        cell: newcomers.tails_at(sums.at_ms, settings.newcomer_slots) for cell, newcomers in sums.newcomers.items()
+    }
     everybody: dict[Cell, Tails] = {}
     for (_, *cell), own in tails.items():
         known = everybody.setdefault((cell[0], cell[1]), no_tails(settings.newcomer_slots))

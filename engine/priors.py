@@ -1,7 +1,7 @@
-"""What is believed of the pools before a user's own evidence: from all pools to the pool, to the cohort, to the user.
+"""What is believed of pools before a user's own evidence: from all pools to one, to the cohort, to the user.
 
-Each level is as sure of the next as `base_successes + base_failures` views; how far users of a cohort differ is found
-by empirical Bayes, and says how many views it takes until a user is believed more than the cohort.
+Each level is as sure of the next as `base_successes + base_failures` views; how far users of a cohort differ is
+found by empirical Bayes, and says how many views it takes until a user is believed more than the cohort.
 """
 
 from collections.abc import Mapping
@@ -33,10 +33,10 @@ def cohorts_of(policy: Policy) -> list[str]:
 def prior_for(state: UserState, facts: Facts, cohort: str) -> Beta:
     """A user's prior, shape (pools, actions), its strength at most `prior_strength` views.
 
-    The mean is the cohort's, of everybody else's first slots; where these are few it is the pool's over all cohorts,
-    where there are none that of all pools, and at first the policy's base. The strength is how alike users of the
-    cohort are, but never more than there are views to know the mean by. What the user taught the population is taken
-    out of the means, or it would count twice.
+    The mean is the cohort's, of everybody else's first slots; where these are few it is the pool's over all
+    cohorts, where there are none that of all pools, and at first the policy's base. The strength is how alike users
+    of the cohort are, but never more than there are views to know the mean by. What the user taught the population
+    is taken out of the means, or it would count twice.
     """
     settings = facts.policy.blend
     base = settings.base_successes + settings.base_failures

@@ -29,8 +29,8 @@ MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected
 class Beliefs(NamedTuple):
     """What a page is made with, by pool.
 
-    `posterior` and `strength`, that of its prior, are (pools, actions); `fallback`, the user's own exposure `views`,
-    and `before`, the pool's items in earlier pages, are (pools,).
+    `posterior` and `strength`, that of its prior, are (pools, actions); `fallback`, the user's own exposure
+    `views`, and `before`, the pool's items in earlier pages, are (pools,).
     """
 
     cohort: str
@@ -45,8 +45,8 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     """Blend what was gathered into one page, by the facts it was gathered from; `at_ms` is the log's time.
 
     The pools' posteriors are the population's prior updated with the user's own evidence; a page that goes on from
-    another has that page's posteriors and draw. Where beliefs are not fit to be drawn from, the page is the blend of
-    fixed ratios. Raises InputError when the request wants more slots than the policy or a feed allows.
+    another has that page's posteriors and draw. Where beliefs are not fit to be drawn from, the page is the blend
+    of fixed ratios. Raises InputError when the request wants more slots than the policy or a feed allows.
     """
     facts = gathered.facts
     policy, settings = facts.policy, facts.policy.blend
@@ -140,7 +140,7 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
 
 
 def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:
-    """What is left where beliefs cannot be drawn from: the ratios of the policy, and a posterior that says nothing."""
+    """What is left where beliefs cannot be drawn from: the policy's ratios, and posteriors that say nothing."""
     flat = np.ones(beliefs.strength.shape)
     return beliefs._replace(posterior=Beta(flat, flat), strength=2.0 * flat, fallback=_ratios(policy))
 

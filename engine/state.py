@@ -40,7 +40,8 @@ class ClosedTally(Struct, frozen=True, gc=False, array_like=True):
 class Taught(Struct, frozen=True, gc=False, array_like=True):
     """What a user has taught the population of one (cohort, pool, action).
 
-    S and E as they were counted, and weighted by 2 to the half-lives of a cohort between a landmark and their moment.
+    S and E as they were counted, and weighted by 2 to the half-lives of a cohort between a landmark and their
+    moment.
     """
 
     successes: float
@@ -55,9 +56,9 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
 
     It takes reactions that enter the log until `until_ms`; `slots` is how many were asked for. `weights` is what a
     view of each slot counts; `delays` by pool has an entry per action; `served` by pool is how many of the user's
-    slots it had been given with these; `cohort` is the one that the decision's priors were of. `seen` is a bit set over slots; `acted` holds one per action that was taken.
-    A bit is set once, whatever is delivered again: this is the dedupe. `tallies` by pool, an entry per action, are
-    the sums over the bits that are set.
+    slots it had been given with these; `cohort` is the one that the decision's priors were of. `seen` is a bit set
+    over slots; `acted` holds one per action that was taken. A bit is set once, whatever is delivered again: this is
+    the dedupe. `tallies` by pool, an entry per action, are the sums over the bits that are set.
     """
 
     at_ms: int
@@ -106,7 +107,8 @@ class PoolBelief(Struct, frozen=True, gc=False, array_like=True):
 class Cursor(Struct, frozen=True, gc=False, array_like=True):
     """Where the user's last feed ended: what its next page goes on with.
 
-    `request_id` is its last page's, `feed` its first page's, which all draws come of; `items` are those of all pages.
+    `request_id` is its last page's, `feed` its first page's, which all draws come of; `items` are those of all
+    pages.
     """
 
     request_id: str

@@ -14,7 +14,18 @@ from msgspec import Struct
 from rocksdict import Options, Rdict, WriteBatch
 
 from engine.errors import InputError
-from engine.state import Cell, ClosedTally, LedgerRow, Lesson, Reacted, Tally, UserState, Waiting
+from engine.state import (
+    Cell,
+    ClosedTally,
+    CohortCell,
+    Cursor,
+    LedgerRow,
+    Lesson,
+    Reacted,
+    Taught,
+    UserState,
+    Waiting,
+)
 from streams.failpoints import passing
 
 OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a store
@@ -71,7 +82,8 @@ class _UserRecord(Struct, frozen=True, array_like=True):
     history: tuple[Reacted, ...]
     waiting: tuple[Waiting, ...]
     served: dict[str, int]
-    taught: dict[Cell, Tally]
+    taught: dict[CohortCell, Taught]
+    cursor: Cursor | None
     open: tuple[str, ...]
 
 
@@ -132,6 +144,7 @@ class PartitionStore:
             waiting=record.waiting,
             served=record.served,
             taught=record.taught,
+            cursor=record.cursor,
         )
 
     def due(self) -> Iterator[tuple[int, str]]:
@@ -192,10 +205,11 @@ def _put_user(batch: Any, user: str, old: UserState, new: UserState) -> None:
         or old.waiting is not new.waiting
         or old.served is not new.served
         or old.taught is not new.taught
+        or old.cursor is not new.cursor
         or old.ledger.keys() != new.ledger.keys()
     ):
         ids = tuple(new.ledger)
-        record = (new.closed, new.history, new.waiting, new.served, new.taught, ids)
+        record = (new.closed, new.history, new.waiting, new.served, new.taught, new.cursor, ids)
         batch.put(USER + user.encode(), _encoder.encode(record))
 
 
