@@ -1,5 +1,7 @@
 """The decision record: a feed together with everything it was made from, and the proof that it was."""
 
+from collections import Counter
+
 import numpy as np
 from msgspec import Struct
 
@@ -24,8 +26,9 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     feed, or one for each slot. `delays` are what views will be matured by; `served` is how many of the user's slots
     were this pool's before. `items` is the prefix of the pool's list that was read, `verdicts` a letter for each.
     `stock` says how many items it offered, `filtered` how many it left out because the user had already reacted to
-    them, `intended` how many slots utilities alone would have given it, `realised` how many it got. `before` are
-    its items in earlier pages; `floor` and `cap` how many slots of this one it had to get and could (null: all);
+    them or earlier pages hold them, `intended` how many slots utilities alone would have given it, `realised` how
+    many it got. `before` are its items in earlier pages; `floor` and `cap` how many slots of this one it had to get
+    and could (null: all);
     `missing` says that it did not answer in time. What is left out is 0, null or false.
     """
 
@@ -96,19 +99,23 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
             raise ValueError("a decision needs pools, actions, and a reward for each action")
         check_ids(self.feed)
         columns = {len(self.slot_items), len(self.slot_pools), len(self.slot_rules), len(self.slot_offers)}
-        if not (len(columns) == 1 and max(columns) <= self.request.slots and 0 <= self.start <= SLOTS_MAX):
+        slots = self.request.slots
+        if not (len(columns) == 1 and max(columns) <= slots and 0 <= self.start <= SLOTS_MAX - slots):
             raise ValueError("a decision's slots do not fit its request")
-        if not all(0 <= slot < self.request.slots and 0 <= pool < len(self.pools) for slot, pool in self.pinned):
+        if not all(0 <= slot < slots and 0 <= pool < len(self.pools) for slot, pool in self.pinned):
             raise ValueError("a decision pins a slot or a pool that it does not have")
         if not all(0 <= pool < len(self.pools) for pool in self.slot_pools):
             raise ValueError("a slot of the decision has a pool that it does not name")
         for part in self.pools:
             if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
                 raise ValueError(f"pool {part.pool} does not have numbers for every action")
-            if not len(part.items) == len(part.verdicts) <= part.stock <= self.request.slots:
+            if not len(part.items) == len(part.verdicts) <= part.stock <= slots:
                 raise ValueError(f"pool {part.pool} has a list that does not fit")
-            if not (0 <= part.before <= self.start and part.floor >= 0 and (part.cap is None or part.cap >= 0)):
+            if not (0 <= part.before <= self.start and 0 <= part.floor <= slots and 0 <= (part.cap or 0) <= slots):
                 raise ValueError(f"pool {part.pool} has limits that do not fit")
+        pins = Counter(pool for _, pool in self.pinned)
+        if sum(max(part.floor, pins[number]) for number, part in enumerate(self.pools)) > slots:
+            raise ValueError("a decision guarantees more slots than it has")
 
     @property
     def key(self) -> np.uint64:

@@ -128,6 +128,7 @@ def cursor_of(state: UserState, decision: Decision, memory: MemoryPolicy) -> Cur
         decision.at_ms + memory.window_ms,
         decision.policy_version,
         decision.cohort,
+        decision.mode,
         (*earlier, *decision.slot_items),
         tuple(
             PoolBelief(part.alpha, part.beta, part.strength, part.fallback, part.before + part.realised)

@@ -49,21 +49,29 @@ def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, firs
     for number, pool in enumerate(pools):
         own = [slot - start for slot in pool.pinned if 0 <= slot - start < slots]
         pinned[own] = number
+    if first:
+        floors = _first_floors(pools, slots)
+    else:
+        floors = [_floor(pool, slots, seen) for pool, seen in zip(pools, views.tolist(), strict=True)]
     return Wanted(
         pinned,
         np.array([pool.required for pool in pools], np.int64),
-        np.array(
-            [_floor(pool, slots, seen, first=first) for pool, seen in zip(pools, views.tolist(), strict=True)],
-            np.int64,
-        ),
+        np.array(floors, np.int64),
         np.array([int(pool.cap * slots + LEAST) for pool in pools], np.int64),
     )
 
 
-def _floor(pool: PoolPolicy, slots: int, views: float, *, first: bool) -> int:
+def _first_floors(pools: list[PoolPolicy], slots: int) -> list[int]:
+    """Floors of a user's first page: shares of it, but one slot at least, which the largest make room for."""
+    floors = [max(int(pool.floor * slots + LEAST), int(pool.floor > 0.0)) for pool in pools]
+    while sum(floors) > slots and max(floors) > 1:
+        _, _, largest = max((floor, -pools[number].priority, number) for number, floor in enumerate(floors))
+        floors[largest] -= 1
+    return floors
+
+
+def _floor(pool: PoolPolicy, slots: int, views: float) -> int:
     """Slots of a floor that fades with views: floor * floor_views / (floor_views + views) of the page."""
-    if first:
-        return max(int(pool.floor * slots + LEAST), int(pool.floor > 0.0))
     if pool.floor_views == 0.0:
         return 0
     return int(pool.floor * pool.floor_views / (pool.floor_views + views) * slots + LEAST)

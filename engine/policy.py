@@ -9,11 +9,16 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from engine.events import SLOTS_MAX
+
 PoolKind = Literal["popular", "similar", "fresh", "external"]
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
 COHORTS_MAX = 64
+COHORT_LENGTH_MAX = 64
+FIRST_PAGE = "new"  # after a cohort's name: of its users, those who have not been given a page yet
+NEWCOMER_SLOTS_MAX = 100_000  # counts of so many are kept for every cohort, pool and action
 ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
@@ -44,8 +49,8 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("ratio", "floor_views"):
             if not 0.0 <= getattr(self, name) <= SCALE_MAX:
                 raise ValueError(f"{name} must be from 0 to {SCALE_MAX:.0e}")
-        if self.required < 0 or min(self.pinned, default=0) < 0:
-            raise ValueError("required and pinned must not be negative")
+        if not all(0 <= number < SLOTS_MAX for number in (self.required, *self.pinned)):
+            raise ValueError(f"required and pinned must be from 0 to {SLOTS_MAX - 1}, as slots are")
 
 
 class ActionPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,6 +97,8 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= self.seed < SEED_END:
             raise ValueError("seed must be from 0 to below 2**63")
         _at_least_one(self, "slots_max", "newcomer_slots")
+        if self.newcomer_slots > NEWCOMER_SLOTS_MAX:
+            raise ValueError(f"newcomer_slots must be at most {NEWCOMER_SLOTS_MAX}")
         for name in ("epsilon", "delta_one_chance"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1")
@@ -104,6 +111,12 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"session_strength must be 0 or from {SCALE_MIN} to {SCALE_MAX:.0e}")
         if len(set(self.cohorts)) != len(self.cohorts) or not len(self.cohorts) <= COHORTS_MAX:
             raise ValueError(f"cohorts must hold at most {COHORTS_MAX} names, none twice")
+        for name in self.cohorts:
+            if not 0 < len(name) <= COHORT_LENGTH_MAX or name != name.strip() or name.split()[-1] == FIRST_PAGE:
+                raise ValueError(
+                    f"cohorts: a name has 1 to {COHORT_LENGTH_MAX} characters, no blank at either end, and "
+                    f'"{FIRST_PAGE}" is not its last word, unlike {name!r}'
+                )
         if bool(self.cohort_by) != bool(self.cohorts):
             raise ValueError("cohort_by and cohorts need each other: a key of the context, and its values")
         if self.draw == "slot" and self.order == "rounded":

@@ -146,7 +146,8 @@ def gather(state: UserState, request: Request, facts: Facts) -> Gathered:
         raise InputError(
             f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"
         )
-    shown = state.cursor.items if state.cursor and request.continues == state.cursor.request_id else ()
+    cursor = state.cursor
+    shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
     visitor = NOBODY if len(external) == len(policy.pools) else visitor_of(state, facts, shown)
     strangers: dict[str, int] = {}
     rankings = []

@@ -29,11 +29,12 @@ MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected
 class Beliefs(NamedTuple):
     """What a page is made with, by pool.
 
-    `posterior` and `strength`, that of its prior, are (pools, actions); `fallback`, the user's own exposure
-    `views`, and `before`, the pool's items in earlier pages, are (pools,).
+    `mode` says where utilities come from. `posterior` and `strength`, that of its prior, are (pools, actions);
+    `fallback`, the user's own exposure `views`, and `before`, the pool's items in earlier pages, are (pools,).
     """
 
     cohort: str
+    mode: Mode
     posterior: Beta
     strength: FloatArray
     fallback: FloatArray
@@ -62,13 +63,15 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)
     rules = _rules(facts, beliefs, start + request.slots, request.slots)
-    failed: list[Degraded] = []
+    unfit = beliefs.mode != MODES[settings.draw]  # of the page before
     try:
         made = blend(beliefs.posterior, rules, gathered.lists, key, page)
     except ValueError:
-        beliefs, failed = _without(beliefs, policy), [Degraded("posterior", "", 0, 0)]
-        rules = rules._replace(mode="fixed", fallback=beliefs.fallback, draws=1)
+        unfit = True
+        beliefs = _without(beliefs, policy)
+        rules = rules._replace(mode=beliefs.mode, fallback=beliefs.fallback, draws=1)
         made = blend(beliefs.posterior, rules, gathered.lists, key, page)
+    failed = [Degraded("posterior", "", 0, 0)] if unfit else []
     parts = _parts(state, beliefs, made, gathered, page, intended(made, rules, gathered.lists, key, page))
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
@@ -114,6 +117,7 @@ def _continued(cursor: Cursor) -> Beliefs:
     pools = cursor.pools
     return Beliefs(
         cursor.cohort,
+        cursor.mode,
         Beta(np.array([pool.alpha for pool in pools]), np.array([pool.beta for pool in pools])),
         np.array([pool.strength for pool in pools]),
         np.array([pool.fallback for pool in pools]),
@@ -136,13 +140,15 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
     if settings.draw != "fixed" and (expected > 0.0).any():
         fallback = np.maximum(expected, 0.0)
     before = np.zeros(len(policy.pools), np.int64)
-    return Beliefs(cohort, posterior, prior.alpha + prior.beta, fallback, exposure.max(axis=1), before)
+    views, mode = np.nan_to_num(exposure.max(axis=1), nan=0.0), MODES[settings.draw]
+    return Beliefs(cohort, mode, posterior, prior.alpha + prior.beta, fallback, views, before)
 
 
 def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:
     """What is left where beliefs cannot be drawn from: the policy's ratios, and posteriors that say nothing."""
     flat = np.ones(beliefs.strength.shape)
-    return beliefs._replace(posterior=Beta(flat, flat), strength=2.0 * flat, fallback=_ratios(policy))
+    ratios = _ratios(policy)
+    return beliefs._replace(mode="fixed", posterior=Beta(flat, flat), strength=2.0 * flat, fallback=ratios)
 
 
 def _ratios(policy: Policy) -> FloatArray:
@@ -157,8 +163,8 @@ def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
         returns_table(given, _delta(facts)),
         settings.temperature,
         settings.epsilon,
-        slots if settings.draw == "slot" else 1,
-        MODES[settings.draw],
+        slots if settings.draw == "slot" and beliefs.mode == "drawn" else 1,
+        beliefs.mode,
         beliefs.fallback,
         settings.order,
     )

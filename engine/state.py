@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from blending.blend import Mode
 from blending.delay import Delay
 from engine.events import Acted, Seen
 
@@ -107,8 +108,8 @@ class PoolBelief(Struct, frozen=True, gc=False, array_like=True):
 class Cursor(Struct, frozen=True, gc=False, array_like=True):
     """Where the user's last feed ended: what its next page goes on with.
 
-    `request_id` is its last page's, `feed` its first page's, which all draws come of; `items` are those of all
-    pages.
+    `request_id` is its last page's, `feed` its first page's, which all draws come of; `mode` says where utilities
+    come from, as in a decision; `items` are those of all pages.
     """
 
     request_id: str
@@ -116,6 +117,7 @@ class Cursor(Struct, frozen=True, gc=False, array_like=True):
     until_ms: int
     policy_version: str
     cohort: str
+    mode: Mode
     items: tuple[str, ...]
     pools: tuple[PoolBelief, ...]
 
