@@ -54,7 +54,7 @@ class SlotWhy(Struct, frozen=True):
 
     `rule` is what gave the slot to its pool, `without_rule` what it would have held else (null where it was the
     draw), `offered_by` all pools whose lists held the item. `utility` is what was drawn for the pool, the sum of
-    its actions' rewards times drawn rates; `propensity` how likely the pool was to get this slot, whatever was drawn.
+    its actions' rewards times drawn rates; `propensity` how likely its pool was, whatever was drawn.
     """
 
     slot: int
