@@ -95,12 +95,14 @@ class Blend(NamedTuple):
     @property
     def slot_pools(self) -> IntArray:
         """The pool of each slot, shape (feed length,)."""
-        return self.placed[0]
+        pools: IntArray = self.placed[0]
+        return pools
 
     @property
     def slot_ranks(self) -> IntArray:
         """Where its item stood in the list of that pool, counted from 0; shape (feed length,)."""
-        return self.placed[1]
+        ranks: IntArray = self.placed[1]
+        return ranks
 
 
 def lists_of(rankings: list[ItemArray]) -> Lists:
