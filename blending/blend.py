@@ -82,16 +82,27 @@ class Blend(NamedTuple):
     """A blend and everything it was made from.
 
     `rates` (draws, pools, actions) are the draws, or the means; `explored` whether the feed was mixed at random;
-    `slot_pools` and `slot_ranks` (feed length,) where each slot came from; `verdicts` (pools, longest list) is 0
+    `placed` (2, feed length) each slot's pool and place in that pool's list; `verdicts` (pools, longest list) is 0
     unread, 1 placed, 2 duplicate. `plan` (slots,) is the pool that was to have each slot, -1 for none, or empty.
     """
 
     rates: FloatArray
     explored: bool
-    slot_pools: IntArray
-    slot_ranks: IntArray
+    placed: IntArray
     verdicts: IntArray
     plan: IntArray
+
+    @property
+    def slot_pools(self) -> IntArray:
+        """The pool of each slot, shape (feed length,)."""
+        pools: IntArray = self.placed[0]
+        return pools
+
+    @property
+    def slot_ranks(self) -> IntArray:
+        """Where its item stood in the list of that pool, counted from 0; shape (feed length,)."""
+        ranks: IntArray = self.placed[1]
+        return ranks
 
 
 def lists_of(rankings: list[ItemArray]) -> Lists:
@@ -147,7 +158,7 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
     plan = page.pinned
     if page.limits.size and page.limits[1].any():
         plan = floor_plans(pinned_of(page, slots), page.limits[1], uniforms_of(key, PLAN_STREAM, 1, pools))[0]
-    rates, explored, slot_pools, slot_ranks, verdicts = blended(
+    rates, explored, placed, verdicts = blended(
         alpha,
         beta,
         temperature,
@@ -172,9 +183,9 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
         drawn = believed(
             alpha / temperature, beta / temperature, rewards, fallback, lists.stock, mode, draws, page.start, key
         )
-        counts = np.bincount(slot_pools, minlength=pools)[None]
+        counts = np.bincount(placed[0], minlength=pools)[None]
         plan = planned(rules, lists, page, counts, drawn[1][:1], uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1))[0]
-        slot_pools, slot_ranks, verdicts = allocate(
+        placed, verdicts = allocate(
             drawn[1],
             drawn[2],
             tie_breaks(pools, key),
@@ -188,7 +199,7 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
             key,
             np.zeros((0, 0)),
         )
-    return Blend(rates, explored, slot_pools, slot_ranks, verdicts, plan)
+    return Blend(rates, explored, placed, verdicts, plan)
 
 
 def intended(made: Blend, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> IntArray:

@@ -145,7 +145,7 @@ def allocate(
     start: int,
     key: np.uint64,
     chances: FloatArray,
-) -> tuple[IntArray, IntArray, IntArray]:
+) -> tuple[IntArray, IntArray]:
     """Give out slots one at a time: to the pool that is planned, the best that is open, or any if `explored`.
 
     `utilities` (draws, pools) holds one draw for all slots or one for each, `fell` (draws,) where it is the
@@ -157,19 +157,16 @@ def allocate(
     keeps floors by itself. An explored feed keeps them by drawing, once no more slots are left than floors need,
     from the pools below theirs only. An item that stands in the feed already is passed over.
 
-    Returns the pool of each slot, its position in that pool's list (both of the feed's length, which is less than
-    `slots` only when every pool is empty), and the verdicts (pools, longest list): how far each list was read, and
+    Returns the pool of each slot and its position in that pool's list (2, feed's length, which is less than `slots`
+    only when every pool is empty), and the verdicts (pools, longest list): how far each list was read, and
     with what result. `chances` (slots, pools) gains how likely each pool was to get each slot, given the slots
     before and the draws; it may be (0, 0).
     """
     pools = stock.size
-    slot_pools = np.empty(slots, np.int64)
-    slot_ranks = np.empty(slots, np.int64)
-    verdicts = np.zeros(items.shape, np.int64)
+    placed = np.empty((2, slots), np.int64)
     feed = np.empty(slots, np.int32)
-    left = stock.copy()
-    given = np.zeros(pools, np.int64)  # of the whole feed; `own` of this page; both with what is planned
-    own = np.zeros(pools, np.int64)
+    verdicts = np.zeros(items.shape, np.int64)
+    left, given, own = np.zeros((3, pools), np.int64)  # `given` in the whole feed, `own` here; both with the plan's
     open_pools = np.empty(pools, np.bool_)
     free = slots
     for slot in range(plan.size):
@@ -177,30 +174,37 @@ def allocate(
             own[plan[slot]] += 1
             free -= 1
     for pool in range(pools):
+        left[pool] = stock[pool]
         given[pool] = own[pool] + (limits[BEFORE, pool] if limits.size else 0)
+    some = 0
+    for pool in range(pools):
+        open_pools[pool] = left[pool] > 0 and (limits.size == 0 or own[pool] < limits[CAP, pool])
+        some += open_pools[pool]
     filled = 0
     while filled < slots:
         pool = plan[filled] if plan.size else -1
-        planned = pool >= 0
-        if not (planned and left[pool] > 0):
-            pool = -1
-            needed = 0
-            some = 0
-            for one in range(pools):
-                if explored:
+        planned = pool >= 0 and left[pool] > 0
+        closed = False  # whether this slot has rules of its own
+        if not planned:
+            if explored:
+                some = 0
+                needed = 0
+                for one in range(pools):
                     while left[one] > 0 and is_placed(items[one, stock[one] - left[one]], feed, filled):
                         verdicts[one, stock[one] - left[one]] = DUPLICATE
                         left[one] -= 1
                     if limits.size:
                         needed += max(0, min(limits[FLOOR, one] - own[one], left[one]))
-                open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
-                some += open_pools[one]
-            if explored and needed > 0 and needed >= free:
-                some = 0
-                for one in range(pools):
-                    open_pools[one] = left[one] > 0 and own[one] < limits[FLOOR, one]
+                    open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
                     some += open_pools[one]
+                if needed > 0 and needed >= free:
+                    closed = True
+                    some = 0
+                    for one in range(pools):
+                        open_pools[one] = left[one] > 0 and own[one] < limits[FLOOR, one]
+                        some += open_pools[one]
             if some == 0:
+                closed = True
                 for one in range(pools):
                     open_pools[one] = left[one] > 0
                     some += open_pools[one]
@@ -222,18 +226,25 @@ def allocate(
         left[pool] -= 1
         if is_placed(items[pool, rank], feed, filled):
             verdicts[pool, rank] = DUPLICATE
-            continue
-        verdicts[pool, rank] = PLACED
-        if chances.size and not (explored and (not planned or plan[filled] != pool)):
-            chances[filled, pool] += 1.0
-        if not (planned and plan[filled] == pool):
-            given[pool] += 1
-            own[pool] += 1
-        if not planned:
-            free -= 1
-        slot_pools[filled], slot_ranks[filled], feed[filled] = pool, rank, items[pool, rank]
-        filled += 1
-    return slot_pools[:filled], slot_ranks[:filled], verdicts
+        else:
+            verdicts[pool, rank] = PLACED
+            if chances.size and (planned or not explored):
+                chances[filled, pool] += 1.0
+            if not planned:
+                given[pool] += 1
+                own[pool] += 1
+            free -= plan.size == 0 or plan[filled] < 0
+            placed[0, filled], placed[1, filled], feed[filled] = pool, rank, items[pool, rank]
+            filled += 1
+        if closed:
+            some = 0
+            for one in range(pools):
+                open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
+                some += open_pools[one]
+        elif open_pools[pool] and not (left[pool] > 0 and (limits.size == 0 or own[pool] < limits[CAP, pool])):
+            open_pools[pool] = False
+            some -= 1
+    return placed[:, :filled], verdicts
 
 
 @compiled
@@ -254,7 +265,7 @@ def blended(
     pinned: IntArray,
     start: int,
     key: np.uint64,
-) -> tuple[FloatArray, bool, IntArray, IntArray, IntArray]:
+) -> tuple[FloatArray, bool, IntArray, IntArray]:
     """A whole blend in one call: rates, whether it was mixed at random, and what `allocate` returns.
 
     Both parameters are divided by the temperature; without rates, they were not fit to be drawn from. A feed that
@@ -268,18 +279,18 @@ def blended(
             fit = fit and PARAMETER_MIN <= a <= PARAMETER_MAX and PARAMETER_MIN <= b <= PARAMETER_MAX
             warm_alpha[pool, action], warm_beta[pool, action] = a, b
     if not fit:
-        none = np.empty(0, np.int64)
-        return np.empty((0, 0, 0)), False, none, none, np.empty((0, 0), np.int64)
+        none = np.empty((2, 0), np.int64)
+        return np.empty((0, 0, 0)), False, none, none
     rates, utilities, fell = believed(warm_alpha, warm_beta, rewards, fallback, stock, mode, draws, start, key)
     ties = tie_breaks(stock.size, key)
     explored = uniform_at(key, stream(EXPLORE_STREAM)) < epsilon
     if explored:
         plan = pinned
     slots = returns.size - start
-    slot_pools, slot_ranks, verdicts = allocate(
+    placed, verdicts = allocate(
         utilities, fell, ties, returns, items, stock, limits, plan, slots, explored, start, key, np.empty((0, 0))
     )
-    return rates, explored, slot_pools, slot_ranks, verdicts
+    return rates, explored, placed, verdicts
 
 
 @compiled
@@ -326,11 +337,11 @@ def redrawn(
 
 
 @compiled
-def offering(items: ItemArray, stock: IntArray, slot_pools: IntArray, slot_ranks: IntArray) -> IntArray:
+def offering(items: ItemArray, stock: IntArray, placed: IntArray) -> IntArray:
     """For each slot the pools whose lists hold its item, as bits: 1 is the first pool, 2 the second; (slots,)."""
-    found = np.zeros(slot_pools.size, np.int64)
-    for slot in range(slot_pools.size):
-        item = items[slot_pools[slot], slot_ranks[slot]]
+    found = np.zeros(placed.shape[1], np.int64)
+    for slot in range(found.size):
+        item = items[placed[0, slot], placed[1, slot]]
         for pool in range(stock.size):
             for rank in range(stock[pool]):
                 if items[pool, rank] == item:

@@ -49,7 +49,7 @@ def bits_at(key: np.uint64, counter: np.uint64) -> np.uint64:
 @compiled
 def uniform_at(key: np.uint64, counter: np.uint64) -> float:
     """A uniform number strictly between 0 and 1: the middles of 2**52 equal steps."""
-    return (float(bits_at(key, counter) >> SHIFT_12) + 0.5) * 2.0**-52
+    return (float(np.int64(bits_at(key, counter) >> SHIFT_12)) + 0.5) * 2.0**-52
 
 
 @compiled

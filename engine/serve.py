@@ -100,7 +100,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         slot_rules=slot_rules(
             made, page, rules.order, wanted.required.tolist(), fallen(made, rules, gathered.lists)
         ),
-        slot_offers=offering(*gathered.lists, made.slot_pools, made.slot_ranks).tolist(),
+        slot_offers=offering(*gathered.lists, made.placed).tolist(),
     )
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from blending.blend import Rules, blend, lists_of
+from blending.blend import WHOLE, Rules, blend, equal_shares, lists_of
 from blending.compiled import compiled
+from blending.kernels import DRAWN, blended
 from blending.posterior import Beta
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray, ItemArray
@@ -63,9 +64,21 @@ def comparisons(missing: Sequence[str], end: ExitStack) -> list[Comparison]:
 
 
 def our_blend(slots: int, actions: int = ACTIONS) -> Call:
-    """The public call for a feed of `slots`: one draw for all of them, shared out by Webster's h(n)."""
-    rules = Rules(rewards=REWARDS[:actions].copy(), returns=returns_table(slots, None))
-    return partial(blend, posterior(actions), rules, lists_of(rankings()))
+    """The compiled blend of a feed of `slots`: one draw for all of them, shared out by Webster's h(n)."""
+    return partial(blended, *arguments(slots, actions))
+
+
+def our_call(slots: int) -> Call:
+    """The same through `blending.blend.blend`, which looks after the arguments."""
+    rules = Rules(rewards=REWARDS, returns=returns_table(slots, None))
+    return partial(blend, posterior(), rules, lists_of(rankings()))
+
+
+def arguments(slots: int, actions: int = ACTIONS) -> tuple[Any, ...]:
+    """What `blended` takes, but for the key."""
+    given = (REWARDS[:actions].copy(), returns_table(slots, None), equal_shares(POOLS), DRAWN, 1, 0.0)
+    lists = lists_of(rankings())
+    return (*posterior(actions), 1.0, *given, *lists, WHOLE.limits, WHOLE.pinned, WHOLE.pinned, 0)
 
 
 def posterior(actions: int = ACTIONS) -> Beta:
@@ -156,11 +169,11 @@ def _mabwiser_rows() -> list[Comparison]:
         Comparison(
             FEED,
             "mabwiser + merge",
-            Duel(our_blend(SLOTS), feed),
-            "Thompson sampling too; more: predict() draws anew for each slot, where ours draws once; less: one "
-            f"action of {ACTIONS}, no h(n), no verdicts, and no feed: merge and dedupe are ours, in plain Python",
-            f"drawn once for all {ACTIONS} actions and shared out by h(n), as ours is",
             Duel(our_blend(SLOTS), feed_of_one_draw),
+            f"Thompson sampling too, the same work: drawn once for all {ACTIONS} actions, weighed by the rewards and "
+            "shared out by h(n); less: no verdicts and no feed of its own, h(n), merge and dedupe are plain Python",
+            "with a predict() for each slot, as its documentation has it (of one action, no h(n)),",
+            Duel(our_blend(SLOTS), feed),
         ),
     ]
 
@@ -242,29 +255,38 @@ def _vw_rows(end: ExitStack) -> list[Comparison]:
 
 
 def _nop_rows() -> list[Comparison]:
-    says = "a compiled call with the arguments of a blend that does nothing: what it costs to hand them over"
+    says = "a compiled call that takes what a blend takes, returns arrays as it does, and does nothing else"
     return [
-        Comparison(name, "nop", Duel(our_blend(slots), _nop_call(slots)), says) for name, slots in SLOTS_OF.items()
+        Comparison(
+            name,
+            "nop",
+            Duel(our_blend(slots), partial(_nop, *arguments(slots))),
+            says,
+            "the public blend(), which also checks its arguments, takes ours times",
+            Duel(our_blend(slots), our_call(slots)),
+        )
+        for name, slots in SLOTS_OF.items()
     ]
-
-
-def _nop_call(slots: int) -> Call:
-    (alpha, beta), (items, stock) = posterior(), lists_of(rankings())
-    returns = returns_table(slots, None)
-    return partial(_nop, alpha, beta, REWARDS, returns, items, stock, 1.0, 0.0, 1)
 
 
 @compiled
 def _nop(
-    _alpha: FloatArray,
+    alpha: FloatArray,
     _beta: FloatArray,
-    _rewards: FloatArray,
-    _returns: FloatArray,
-    _items: ItemArray,
-    _stock: IntArray,
     _temperature: float,
-    _epsilon: float,
+    _rewards: FloatArray,
+    returns: FloatArray,
+    _fallback: FloatArray,
+    _mode: int,
     _draws: int,
+    _epsilon: float,
+    items: ItemArray,
+    _stock: IntArray,
+    _limits: IntArray,
+    _plan: IntArray,
+    _pinned: IntArray,
+    _start: int,
     _key: np.uint64,
-) -> int:
-    return 0
+) -> tuple[FloatArray, bool, IntArray, IntArray]:
+    rates, placed = np.empty((1, *alpha.shape)), np.empty((2, returns.size), np.int64)
+    return rates, False, placed, np.empty(items.shape, np.int64)

@@ -6,37 +6,64 @@ from pathlib import Path
 import click
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 from rich import box, table
 from rich.console import Console
 from rich.text import Text
 
 from blending.propensity import Method, Propensities
+from engine.counterfactual import without_rule
 from engine.decision import Decision
 from engine.errors import InputError
+from engine.page import Degraded
 from engine.propensities import propensities
 from streams.recording import read_topic
 
+RULES = {  # the letters of `engine.page.slot_rules`
+    "p": "pin",
+    "r": "required slots",
+    "f": "floor",
+    "x": "mixing at random",
+    "b": "fallback",
+    "d": "draw",
+}
+
 
 class Belief(Struct, frozen=True):
-    """The posterior of one action of a pool, before the temperature."""
+    """The posterior of one action of a pool, before the temperature.
+
+    `prior_share` is the part of it that is the cohort's: of a prior of s views, s / (s + the user's own).
+    """
 
     action: str
     alpha: float
     beta: float
     mean: float
+    prior_share: float
+
+
+class Otherwise(Struct, frozen=True):
+    """What a slot would have held without its rule; the item is null where its list was not read that far."""
+
+    pool: str
+    item: str | None
 
 
 class SlotWhy(Struct, frozen=True):
     """One slot. Slots and ranks count from 0; `rank` is the item's place in the list of the pool that placed it.
 
-    `utility` is what was drawn for the pool, the sum of its actions' rewards times drawn rates; `propensity` how
-    likely the pool was to get this slot, whatever was drawn.
+    `rule` is what gave the slot to its pool, `without_rule` what it would have held else (null where it was the
+    draw), `offered_by` all pools whose lists held the item. `utility` is what was drawn for the pool, the sum of
+    its actions' rewards times drawn rates; `propensity` how likely its pool was, whatever was drawn.
     """
 
     slot: int
     item: str
     pool: str
     rank: int
+    rule: str
+    without_rule: Otherwise | None
+    offered_by: list[str]
     utility: float
     posterior: list[Belief]
     propensity: float
@@ -46,8 +73,9 @@ class SlotWhy(Struct, frozen=True):
 class PoolWhy(Struct, frozen=True):
     """One pool. `intended` is how many slots utilities alone would have given it, `realised` how many it got.
 
-    `duplicates` counts its entries that another pool had placed, `filtered` what it left out because the user had
-    reacted to it; `propensities` and `errors` have an entry per slot.
+    `floor` and `cap` are how many it had to get and could (null: all); `missing` says that it did not answer in
+    time. `duplicates` counts its entries that another pool had placed, `filtered` what it left out because the user
+    had reacted to it; `propensities` and `errors` have an entry per slot.
     """
 
     pool: str
@@ -57,16 +85,28 @@ class PoolWhy(Struct, frozen=True):
     intended: int
     realised: int
     duplicates: int
+    floor: int
+    cap: int | None
+    missing: bool
     propensities: list[float]
     errors: list[float]
 
 
 class Explanation(Struct, frozen=True):
-    """One decision in words and numbers. `method` and `samples` say how the propensities were found."""
+    """One decision in words and numbers. `method` and `samples` say how the propensities were found.
+
+    `feed` is the request of its first page, and `start` how many slots earlier pages hold.
+    """
 
     request_id: str
     user: str
+    feed: str
+    start: int
     at_ms: int
+    cohort: str
+    mode: str
+    order: str
+    degraded: list[Degraded]
     explored: bool
     epsilon: float
     temperature: float
@@ -124,7 +164,13 @@ def explanation(record: Decision) -> Explanation:
     return Explanation(
         record.request.request_id,
         record.request.user,
+        record.feed,
+        record.start,
         record.at_ms,
+        record.cohort,
+        record.mode,
+        record.order,
+        record.degraded,
         record.explored,
         record.epsilon,
         record.temperature,
@@ -140,11 +186,15 @@ def _slot(record: Decision, slot: int, found: Propensities) -> SlotWhy:
     pool, item = record.slot_pools[slot], record.slot_items[slot]
     part = record.pools[pool]
     drawn = part.rates[slot % len(part.rates)]
+    instead = without_rule(record, slot)
     return SlotWhy(
         slot,
         item,
         part.pool,
         part.items.index(item),
+        RULES[record.slot_rules[slot]],
+        None if instead is None else Otherwise(record.pools[instead.pool].pool, instead.item),
+        [offer.pool for place, offer in enumerate(record.pools) if record.slot_offers[slot] >> place & 1],
         sum(rate * reward for rate, reward in zip(drawn, record.rewards, strict=True)),
         _beliefs(record, pool),
         float(found.chances[slot, pool]),
@@ -162,6 +212,9 @@ def _pool(record: Decision, pool: int, found: Propensities) -> PoolWhy:
         part.intended,
         part.realised,
         part.verdicts.count("d"),
+        part.floor,
+        part.cap,
+        part.missing,
         found.chances[:, pool].tolist(),
         found.errors[:, pool].tolist(),
     )
@@ -170,24 +223,30 @@ def _pool(record: Decision, pool: int, found: Propensities) -> PoolWhy:
 def _beliefs(record: Decision, pool: int) -> list[Belief]:
     part = record.pools[pool]
     return [
-        Belief(action, alpha, beta, alpha / (alpha + beta))
-        for action, alpha, beta in zip(record.actions, part.alpha, part.beta, strict=True)
+        Belief(action, alpha, beta, alpha / (alpha + beta), min(strength / (alpha + beta), 1.0))
+        for action, alpha, beta, strength in zip(record.actions, part.alpha, part.beta, part.strength, strict=True)
     ]
 
 
 def print_explanation(found: Explanation, console: Console) -> None:
     """Print a table of slots, one of pools, and how to read them."""
     console.print(Text(f"request {found.request_id} of user {found.user}: {_how(found)}"), soft_wrap=True)
-    slots = _grid("slot", "item", "pool", "rank", "drawn utility", "propensity")
+    slots = _grid("slot", "item", "pool", "rank", "by", "without it", "drawn utility", "propensity")
     for why in found.slots:
         likely = f"{why.propensity:.4f} ± {why.error:.4f}"
-        slots.add_row(*map(Text, (str(why.slot), why.item, why.pool, str(why.rank), f"{why.utility:.4g}", likely)))
+        place = (str(found.start + why.slot), why.item, why.pool, str(why.rank), why.rule, _otherwise(why))
+        slots.add_row(*map(Text, (*place, f"{why.utility:.4g}", likely)))
     console.print(slots if found.slots else Text("no pool had an item left for it"))
-    pools = _grid("pool", "action", "alpha", "beta", "mean", "intended", "realised", "stock", "duplicates")
+    pools = _grid(
+        "pool", "action", "alpha", "beta", "mean", "prior's share", "intended", "realised", "stock", "duplicates"
+    )
     for of in found.pools:
         counts = (of.intended, of.realised, of.stock, of.duplicates)
         pools.add_row(Text(of.pool), *_columns(of.posterior), *map(str, counts))
     console.print(pools)
+    for rule, pool, wanted, got in map(astuple, found.degraded):
+        what = "beliefs could not be drawn from: fixed ratios" if rule == "posterior" else f"{rule} of {pool}"
+        console.print(Text(what if rule == "posterior" else f"{what} could not be kept: {got} slots, not {wanted}"))
     exact = "exact" if found.samples == 0 else f"from {found.samples} redraws (± is one standard error)"
     console.print(Text(f"slots and ranks count from 0; propensities by {found.method}, {exact}"), soft_wrap=True)
 
@@ -198,9 +257,18 @@ def _how(found: Explanation) -> str:
     return f"given out by its draws, as all but {found.epsilon:g} of feeds are"
 
 
+def _otherwise(why: SlotWhy) -> str:
+    if why.without_rule is None:
+        return ""
+    return f"{why.without_rule.item or 'an unread item'} ({why.without_rule.pool})"
+
+
 def _columns(posterior: list[Belief]) -> list[Text]:
-    """Names, alphas, betas and means, a line per action."""
-    rows = [(of.action, f"{of.alpha:.1f}", f"{of.beta:.1f}", f"{of.mean:.4f}") for of in posterior]
+    """Names, alphas, betas, means and the prior's share, a line per action."""
+    rows = [
+        (of.action, f"{of.alpha:.1f}", f"{of.beta:.1f}", f"{of.mean:.4f}", f"{of.prior_share:.0%}")
+        for of in posterior
+    ]
     return [Text("\n".join(column)) for column in zip(*rows, strict=True)]
 
 

@@ -23,7 +23,7 @@ $shares $hits
 <h2>All policies</h2><p>In brackets: 95 % intervals, from resampling users.</p><div><table>
 <tr><th>policy<th>kind<th>hit@10<th>nDCG@10<th>a user's first five choices</tr>$rows</table></div>
 <h2>The last feed, for user $user</h2><ol>$feed</ol>
-<footer>$speed<br>digest of all decisions: $digest</footer>""")
+<footer>$personal<br>$speed<br>digest of all decisions: $digest</footer>""")
 
 
 def write_report(result: Backtest, titles: Mapping[str, str], out: Path) -> tuple[Path, Path]:
@@ -54,7 +54,11 @@ def print_table(result: Backtest, console: Console) -> None:
     console.print(grid)
     shares = sorted(summary.pool_share.items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{name} {share:.1%}" for name, share in shares)
-    for line in (f"{OURS}'s slots in the last fifth: {shown}", f"{_speed(summary)}, digest {summary.digest}"):
+    for line in (
+        f"{OURS}'s slots in the last fifth: {shown}",
+        _personal(summary),
+        f"{_speed(summary)}, digest {summary.digest}",
+    ):
         console.print(Text(line), soft_wrap=True)
 
 
@@ -85,6 +89,16 @@ def _decimal(number: float | None, digits: int) -> str:
     return "–" if number is None or not isfinite(number) else f"{number:.{digits}f}".removeprefix("0")
 
 
+def _personal(summary: Summary) -> str:
+    """After how many views of their own users are believed more than the others."""
+    views = {
+        f"{pool} {action}" if len(actions) > 1 else pool: views
+        for pool, actions in summary.views_to_personal.items()
+        for action, views in actions.items()
+    }
+    return "views to personal: " + ", ".join(f"{name} {count:,.0f}" for name, count in views.items())
+
+
 def _speed(s: Summary) -> str:
     return f"{s.scored:,} feeds scored, {s.feeds_per_s:,.0f} feeds/s, {s.seconds:.1f} s in all"
 
@@ -101,6 +115,7 @@ def _page(result: Backtest, titles: Mapping[str, str]) -> str:
         rows="".join(_row(name, figures, summary) for name, figures in _best_first(summary)),
         user=escape(result.example_user),
         feed="".join(f"<li><span>{title}</span>{_dot(pool, colours)}" for title, pool in slots),
+        personal=escape(_personal(summary)),
         speed=_speed(summary),
         digest=escape(summary.digest),
     )

@@ -14,7 +14,10 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, Organic, Request, Seen
 from engine.policy import ActionPolicy, Policy
-from simulator.baselines import Asked, Baseline, baselines
+from engine.pools import Facts
+from engine.priors import prior_for
+from engine.state import UserState
+from simulator.baselines import PLAIN, Asked, Baseline, baselines
 from simulator.interactions import NOT_POSITIVE, Interaction
 from simulator.scoreboard import Backtest, ExampleSlot, Scoreboard, Summary
 from streams.codec import encode
@@ -68,7 +71,7 @@ def _check(rows: Sequence[Interaction], first_scored: int, policy: Policy) -> No
             f"the log has the action {unknown[0]!r}, which the policy does not name: "
             f'add [actions."{unknown[0]}"] with its reward to a policy file and pass it with --policy'
         )
-    taken = sorted((baselines(["-"], policy.blend).keys() | {FEEDLOOM}) & policy.pools.keys())
+    taken = sorted({*PLAIN, FEEDLOOM} & policy.pools.keys())
     if taken:
         raise InputError(f"the policy has a pool {taken[0]!r}, which is the name of a whole policy here: rename it")
     external = [name for name, pool in policy.pools.items() if pool.kind == "external"]
@@ -84,7 +87,7 @@ class _Replay:
     ) -> None:
         self.runner = EmbeddedRunner(policy, log, batch)
         self._slots = slots
-        self._baselines: dict[str, Baseline] = baselines(list(policy.pools), policy.blend)
+        self._baselines: dict[str, Baseline] = baselines(policy)
         requests = sum(row.positive for row in rows)
         self._board = Scoreboard([*self._baselines, FEEDLOOM], list(policy.pools), requests)
         self._seed = policy.blend.seed
@@ -173,13 +176,25 @@ class _Replay:
             dataset=dataset,
             scored=self._scored,
             policies=self._board.figures(self._seed),
+            feedloom_minus=self._board.minus(FEEDLOOM),
             pool_share=self._board.pool_share(LAST_PART),
+            views_to_personal=_views_to_personal(self.runner.facts),
             seconds=seconds,
             feeds_per_s=self._requests / self._feedloom_seconds,
             digest=self._digest.hexdigest(),
         )
         example = [ExampleSlot(item, names[pool]) for item, pool in slots]
         return Backtest(summary, self._board.timeline(), last.request.user, example)
+
+
+def _views_to_personal(facts: Facts) -> dict[str, dict[str, float]]:
+    """The strength of the prior of somebody who is known by now but has shown nothing."""
+    prior = prior_for(UserState(), facts, "")
+    strength = (prior.alpha + prior.beta).tolist()
+    return {
+        pool: dict(zip(facts.policy.rewarded, row, strict=True))
+        for pool, row in zip(facts.policy.pools, strength, strict=True)
+    }
 
 
 def _place(item: object, items: Sequence[object]) -> int | None:

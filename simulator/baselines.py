@@ -12,10 +12,11 @@ from blending.posterior import Beta, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.sampling import bits_at
-from engine.policy import BlendPolicy
+from engine.policy import BlendPolicy, Policy
 from engine.pools import Gathered
 
 REWARD = np.ones(1)
+PLAIN = ("random", "uniform", "fixed_ratio", "global_thompson", "naive_thompson")  # names that are no pool's
 WEAK_PRIOR = (1.0, 19.0)  # a view in twenty is followed by an action, believed as firmly as twenty views
 
 
@@ -147,12 +148,34 @@ class Thompson:
             evidence[0, slate.pools[hit], 0] += 1.0
 
 
-def baselines(pools: list[str], settings: BlendPolicy) -> dict[str, Baseline]:
+class FixedRatio:
+    """The policy's own ratios, whoever asks: what a blend falls back to."""
+
+    def __init__(self, policy: Policy) -> None:
+        """Take the ratios of this policy."""
+        self._seed = policy.blend.seed
+        self._ratios = np.array([pool.ratio for pool in policy.pools.values()])
+        self._nothing = Beta(*np.ones((2, self._ratios.size, 1)))
+
+    def slate(self, asked: Asked) -> Slate:
+        """Shares in proportion to the ratios, by Webster's method."""
+        lists = asked.gathered.lists
+        rules = Rules(REWARD, returns_table(asked.slots, None), mode="fixed", fallback=self._ratios)
+        made = blend(self._nothing, rules, lists, key_of(self._seed, "fixed_ratio", asked.user, asked.request))
+        return Slate(lists.items[made.slot_pools, made.slot_ranks].tolist(), made.slot_pools.tolist())
+
+    def learn(self, user: str, slate: Slate, hit: int | None) -> None:
+        """Nothing."""
+
+
+def baselines(policy: Policy) -> dict[str, Baseline]:
     """All of them by name; a single pool has the name it has in the policy."""
+    pools, settings = list(policy.pools), policy.blend
     return {
         "random": Random(settings.seed),
         **{name: SinglePool(place) for place, name in enumerate(pools)},
         "uniform": Uniform(settings.seed),
+        "fixed_ratio": FixedRatio(policy),
         "global_thompson": Thompson("global_thompson", settings, len(pools), per_user=False),
         "naive_thompson": Thompson("naive_thompson", settings, len(pools), per_user=True),
     }

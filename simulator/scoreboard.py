@@ -28,13 +28,26 @@ class Figures(Struct, frozen=True):
     first_five_hit_high: float | None
 
 
+class Paired(Struct, frozen=True):
+    """feedloom's hit@10 less another policy's on the same feeds, and its standard error, paired by user."""
+
+    difference: float
+    standard_error: float
+
+
 class Summary(Struct, frozen=True):
-    """The JSON document of `backtest` and `demo`."""
+    """The JSON document of `backtest` and `demo`.
+
+    `feedloom_minus` has every other policy. `views_to_personal` is by pool and action how many of a user's own
+    views weigh as much as the prior of a known user: the share of the prior after n views is s / (s + n).
+    """
 
     dataset: str
     scored: int
     policies: dict[str, Figures]
+    feedloom_minus: dict[str, Paired]
     pool_share: dict[str, float]
+    views_to_personal: dict[str, dict[str, float]]
     seconds: float
     feeds_per_s: float
     digest: str
@@ -109,6 +122,18 @@ class Scoreboard:
             over = np.where(np.arange(samples.shape[1] - 2) % 3 == 2, samples[:, 1:2], samples[:, 0:1])
             values = samples[:, 2:] / over
         return {name: _figures(values[:, 3 * place : 3 * place + 3]) for place, name in enumerate(self._hits)}
+
+    def minus(self, policy: str) -> dict[str, Paired]:
+        """Every other policy's hit@10 taken from this one's: a ratio of sums over users, its error linearised."""
+        users = int(self._users.max(initial=0)) + 1
+        asked = np.bincount(self._users, self._scored, users)
+        paired = {}
+        for name in self._hits.keys() - {policy}:
+            gained = np.bincount(self._users, (self._hits[policy] - self._hits[name]) * self._scored, users)
+            difference = float(gained.sum() / asked.sum())
+            error = float(np.sqrt(((gained - difference * asked) ** 2).sum()) / asked.sum())
+            paired[name] = Paired(difference, error)
+        return dict(sorted(paired.items()))
 
     def pool_share(self, last: float) -> dict[str, float]:
         """Each pool's share of feedloom's slots over the last part (a fraction) of the requests."""
