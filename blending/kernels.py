@@ -62,12 +62,15 @@ def believed(
     stock: IntArray,
     mode: int,
     draws: int,
-    first: int,
+    start: int,
     key: np.uint64,
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Rates (draws, pools, actions), utilities (draws, pools), and where these are the fallback (draws,)."""
+    """Rates (draws, pools, actions), utilities (draws, pools), and where these are the fallback (draws,).
+
+    A single draw is the first of the key on every page; those of each slot go on after `start`.
+    """
     if mode == DRAWN:
-        rates = draw_rates(alpha, beta, key, draws, first)
+        rates = draw_rates(alpha, beta, key, draws, start if draws > 1 else 0)
     else:
         rates = np.empty((1, *alpha.shape))
         for pool in range(alpha.shape[0]):

@@ -17,7 +17,7 @@ ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
 COHORTS_MAX = 64
 COHORT_LENGTH_MAX = 64
-FIRST_PAGE = "new"  # after a cohort's name: of its users, those who have not been given a page yet
+NEW = "new"  # after a cohort's name: of its users, those who have not been given a page yet
 NEWCOMER_SLOTS_MAX = 100_000  # counts of so many are kept for every cohort, pool and action
 ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
@@ -112,10 +112,10 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         if len(set(self.cohorts)) != len(self.cohorts) or not len(self.cohorts) <= COHORTS_MAX:
             raise ValueError(f"cohorts must hold at most {COHORTS_MAX} names, none twice")
         for name in self.cohorts:
-            if not 0 < len(name) <= COHORT_LENGTH_MAX or name != name.strip() or name.split()[-1] == FIRST_PAGE:
+            if not 0 < len(name) <= COHORT_LENGTH_MAX or name != name.strip() or name.split()[-1] == NEW:
                 raise ValueError(
                     f"cohorts: a name has 1 to {COHORT_LENGTH_MAX} characters, no blank at either end, and "
-                    f'"{FIRST_PAGE}" is not its last word, unlike {name!r}'
+                    f'"{NEW}" is not its last word, unlike {name!r}'
                 )
         if bool(self.cohort_by) != bool(self.cohorts):
             raise ValueError("cohort_by and cohorts need each other: a key of the context, and its values")

@@ -11,7 +11,7 @@ import numpy as np
 from blending.posterior import Beta
 from blending.types import FloatArray
 from engine.newcomers import taught_at
-from engine.policy import FIRST_PAGE, Policy
+from engine.policy import NEW, Policy
 from engine.pools import Facts
 from engine.state import CohortCell, Tally, UserState
 
@@ -20,12 +20,12 @@ def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str
     """The cohort of a request: what the policy's key of its context says, and whether it is a user's first page."""
     value = context.get(policy.blend.cohort_by, "")
     named = value if value in policy.blend.cohorts else ""
-    return f"{named} {FIRST_PAGE}".strip() if first else named
+    return f"{named} {NEW}".strip() if first else named
 
 
 def cohorts_of(policy: Policy) -> list[str]:
     """All cohorts that requests of a policy may belong to."""
-    return [name for value in ("", *policy.blend.cohorts) for name in (value, f"{value} {FIRST_PAGE}".strip())]
+    return [name for value in ("", *policy.blend.cohorts) for name in (value, f"{value} {NEW}".strip())]
 
 
 def prior_for(state: UserState, facts: Facts, cohort: str) -> Beta:

@@ -72,7 +72,8 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         rules = rules._replace(mode=beliefs.mode, fallback=beliefs.fallback, draws=1)
         made = blend(beliefs.posterior, rules, gathered.lists, key, page)
     failed = [Degraded("posterior", "", 0, 0)] if unfit else []
-    parts = _parts(state, beliefs, made, gathered, page, intended(made, rules, gathered.lists, key, page))
+    wished = intended(made, rules, gathered.lists, key, page)
+    parts = _parts(state, request, beliefs, made, gathered, page, wished)
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
         request=replace(request, candidates={}) if request.candidates else request,
@@ -138,7 +139,7 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
     expected = (prior.mean * np.array(list(policy.rewarded.values()))).sum(axis=1)
     fallback = _ratios(policy)
     if settings.draw != "fixed" and (expected > 0.0).any():
-        fallback = np.maximum(expected, 0.0)
+        fallback = np.round(np.maximum(expected / expected.max(), 0.0), 6)  # of the best pool's, and short
     before = np.zeros(len(policy.pools), np.int64)
     views, mode = np.nan_to_num(exposure.max(axis=1), nan=0.0), MODES[settings.draw]
     return Beliefs(cohort, mode, posterior, prior.alpha + prior.beta, fallback, views, before)
@@ -193,21 +194,28 @@ def _table(policy: Policy, evidence: Mapping[Cell, Tally]) -> FloatArray:
 
 
 def _parts(
-    state: UserState, beliefs: Beliefs, made: Blend, gathered: Gathered, page: Page, wished: IntArray
+    state: UserState,
+    request: Request,
+    beliefs: Beliefs,
+    made: Blend,
+    gathered: Gathered,
+    page: Page,
+    wished: IntArray,
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
-    population = gathered.facts.population
+    population, slots = gathered.facts.population, request.slots
+    strength = np.round(beliefs.strength, 3)  # to be read, and short: the posterior has it to the last bit
     parts = []
     for pool, (name, ranking) in enumerate(zip(gathered.facts.policy.pools, gathered.rankings, strict=True)):
         verdicts = verdict_letters(made.verdicts[pool])
         read = ranking.items[: len(verdicts)].tolist()
-        _, floor, cap = page.limits[:, pool].tolist() if page.limits.size else (0, 0, None)
+        _, floor, cap = page.limits[:, pool].tolist() if page.limits.size else (0, 0, slots)
         parts.append(
             PoolPart(
                 pool=name,
                 alpha=beliefs.posterior.alpha[pool].tolist(),
                 beta=beliefs.posterior.beta[pool].tolist(),
-                strength=beliefs.strength[pool].tolist(),
+                strength=strength[pool].tolist(),
                 fallback=float(beliefs.fallback[pool]),
                 rates=made.rates[:, pool].tolist(),
                 delays=population.delays[pool],
@@ -225,7 +233,7 @@ def _parts(
                 verdicts=verdicts,
                 before=int(beliefs.before[pool]),
                 floor=floor,
-                cap=cap,
+                cap=cap if cap < slots else None,
                 missing=ranking.missing,
             )
         )

@@ -71,14 +71,16 @@ def test_the_tables_show_every_slot_and_every_pool() -> None:
     assert text.startswith("request july of user zoë: given out by its draws")
     assert all(item in text for item in record.slot_items)
     assert all(part.pool in text for part in record.pools)
-    assert all(head in text for head in ("drawn utility", "propensity", "intended", "realised", "duplicates"))
+    assert all(head in text for head in ("drawn utility", "propensity", "without it", "stock", "share"))
     assert text.count("hide") == len(record.pools)
 
 
 def test_a_feed_that_was_mixed_at_random_says_so_and_an_empty_one_too() -> None:
     record = golden_decision()
     nothing = [replace(part, stock=0, items=[], verdicts="", realised=0) for part in record.pools]
-    empty = replace(record, explored=True, pools=nothing, slot_items=[], slot_pools=[])
+    empty = replace(
+        record, explored=True, pools=nothing, slot_items=[], slot_pools=[], slot_rules="", slot_offers=[]
+    )
     console = Console(width=100)
     with console.capture() as shown:
         print_explanation(explanation(empty), console)

@@ -126,7 +126,7 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         (f"[blend]\ndelta_one_chance = {value}", ["[blend]", "delta_one_chance must be"])
         for value in ("nan", "inf", "-0.1", "0.0", "1.0")
     ),
-    *((f"[blend]\n{key} = 'x'", [f"[blend.{key}]", "'x'"]) for key in ("draw", "returns")),
+    *((f"[blend]\n{key} = 'x'", [f"[blend.{key}]", "'x'"]) for key in ("draw", "order", "returns")),
     *(
         (f"[blend]\n{key} = {value}", ["[blend]", f"{key} must be at least 1"])
         for key in ("slots_max", "newcomer_slots")
@@ -138,6 +138,44 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         for key in names_of(kind)
         for value in (0, -1)
     ),
+    *(
+        (f"[pools.a]\nkind = 'fresh'\n{lines}", ["[pools", "floor and cap must be shares"])
+        for lines in ("floor = -0.1", "floor = 1.1", "floor = nan", "cap = 1.1", "cap = nan", "floor = 1\ncap = 0")
+    ),
+    *(
+        (f"[pools.a]\nkind = 'fresh'\n{key} = {value}", ["[pools", f"{key} must be from 0 to 1e+09"])
+        for key in ("ratio", "floor_views")
+        for value in ("-0.1", "nan", "inf", "1.1e9")
+    ),
+    *(
+        (f"[pools.a]\nkind = 'fresh'\n{line}", ["[pools", "required and pinned must be from 0 to 999"])
+        for line in ("required = -1", "required = 1000", f"required = {2**70}", "pinned = [-1]", "pinned = [1000]")
+    ),
+    ("[pools.a]\nkind = 'fresh'\npriority = 0.5", ["[pools", "priority]", "`int`", "`float`"]),
+    ("\n".join(f"[pools.p{n}]\nkind = 'fresh'\nfloor = 0.4" for n in range(3)), ["floors of all", "1.2"]),
+    ("\n".join(f"[pools.p{n}]\nkind = 'fresh'\npinned = [3, {n}]" for n in range(2)), ["one slot to two pools"]),
+    ("[pools.a]\nkind = 'fresh'\npinned = [3, 3]", ["pinned must not give one slot"]),
+    ("[pools.a]\nkind = 'fresh'\nratio = 0", ["one pool at least needs a ratio above 0"]),
+    *(
+        (f"[blend]\nsession_strength = {value}", ["[blend]", "session_strength must be 0 or from 0.001 to 1e+09"])
+        for value in ("-1", "nan", "inf", "0.0001", "1.1e9")
+    ),
+    (
+        "[blend]\nsession_strength = 9\n[memory]\nsession_half_life_ms = 10800001",
+        ["session_half_life_ms must be at most an eighth of window_ms, 10800000"],
+    ),
+    ("[blend]\nnewcomer_slots = 100001", ["[blend]", "newcomer_slots must be at most 100000"]),
+    ("[blend]\ncohort_by = 'country'", ["[blend]", "cohort_by and cohorts need each other"]),
+    ("[blend]\ncohorts = ['a']", ["[blend]", "cohort_by and cohorts need each other"]),
+    *(
+        (f"[blend]\ncohort_by = 'c'\ncohorts = {names}", ["[blend]", "at most 64 names, none twice"])
+        for names in ("['a', 'a']", str([f"c{n}" for n in range(65)]))
+    ),
+    *(
+        (f"[blend]\ncohort_by = 'c'\ncohorts = ['{name}']", ["[blend]", "is not its last word", repr(name)])
+        for name in ("", "new", "a new", " a", "a ", "a" * 65)
+    ),
+    ("[blend]\ndraw = 'slot'\norder = 'rounded'", ["[blend]", "rounded", 'draw must not be "slot"']),
     ("[pools]", ["pools", "1 to 32", "not 0"]),
     ("[actions]", ["actions", "1 to 32", "not 0"]),
     ("\n".join(f"[pools.p{n}]\nkind = 'fresh'" for n in range(33)), ["pools", "1 to 32", "not 33"]),
@@ -196,8 +234,10 @@ def changed(value: Any) -> Any:
     if isinstance(value, int):
         return value + 1
     if isinstance(value, float):
-        return value + 2.0**-40 if value else 2.0**-40
-    return {"feed": "slot", "fitted": "winner", "fresh": "popular"}.get(value, "fresh")
+        return value - 2.0**-40 if value == 1.0 else value + 2.0**-40
+    if isinstance(value, tuple):
+        return (*value, "z" if value and isinstance(value[0], str) else 3)
+    return {"feed": "slot", "fitted": "winner", "fresh": "popular", "greedy": "spread"}.get(value, "fresh")
 
 
 def neighbours_of(policy: Policy) -> dict[str, Policy]:
@@ -224,10 +264,11 @@ def neighbours_of(policy: Policy) -> dict[str, Policy]:
 
 
 def test_every_change_of_any_value_changes_the_version() -> None:
-    policy = Policy(actions={"like": ActionPolicy(1.0), "hide": ActionPolicy(-1.0)})
+    levels = BlendPolicy(session_strength=5.0, cohort_by="country", cohorts=("a",))
+    policy = Policy(actions={"like": ActionPolicy(1.0), "hide": ActionPolicy(-1.0)}, blend=levels)
     others = neighbours_of(policy)
     keys = sum(len(names_of(table)) for table in (BlendPolicy, PopulationPolicy, MemoryPolicy))
-    assert len(others) == keys + len(policy.pools) + len(policy.actions) + 2 * 3
+    assert len(others) == keys + len(policy.pools) * len(names_of(PoolPolicy)) + len(policy.actions) + 2 * 3
     versions = {name: other.version for name, other in others.items()}
     assert [name for name, version in versions.items() if version == policy.version] == []
     assert len(set(versions.values())) == len(versions)

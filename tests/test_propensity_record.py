@@ -76,7 +76,8 @@ def test_what_cannot_be_propensities_is_refused(case: str) -> None:
 def test_a_feed_without_slots_has_propensities_without_rows() -> None:
     decision = golden_decision()
     nothing = [replace(part, stock=0, items=[], verdicts="", realised=0) for part in decision.pools]
-    made = propensity_record(replace(decision, pools=nothing, slot_items=[], slot_pools=[]))
+    empty = replace(decision, pools=nothing, slot_items=[], slot_pools=[], slot_rules="", slot_offers=[])
+    made = propensity_record(empty)
     assert (made.chances, made.errors, len(made.pools)) == ([], [], 3)
     assert decode(encode(made)) == made
 

@@ -29,6 +29,8 @@ def test_the_golden_events_say_what_they_always_said() -> None:
         slots=8,
         ts_ms=1700000200000,
         candidates={"editors": ["film-7", "film-2"]},
+        context={"country": "fr"},
+        continues="june",
     )
     assert decode(golden("request")) == request
     assert decode(golden("seen")) == Seen(event_id="s-3", ts_ms=1700000200400, **about)
@@ -76,6 +78,9 @@ def test_a_value_under_the_name_of_another_kind_is_refused(kind: str, name: str)
         ("request", {"user": None}),
         ("request", {"request_id": ""}),
         ("request", {"ts_ms": "now"}),
+        ("request", {"context": {"country": 7}}),
+        ("request", {"continues": ""}),
+        ("request", {"continues": "july"}),
         ("seen", {"slot": -1}),
         ("seen", {"item": ""}),
         ("seen", {"event_id": ""}),
@@ -87,6 +92,16 @@ def test_a_value_under_the_name_of_another_kind_is_refused(kind: str, name: str)
         ("decision", {"rewards": [1.0]}),
         ("decision", {"pools": {}}),
         ("decision", {"request": None}),
+        ("decision", {"feed": ""}),
+        ("decision", {"start": -1}),
+        ("decision", {"start": 993}),
+        ("decision", {"mode": "guessed"}),
+        ("decision", {"order": "shuffled"}),
+        ("decision", {"pinned": [[8, 0]]}),
+        ("decision", {"pinned": [[0, 3]]}),
+        ("decision", {"slot_rules": "d"}),
+        ("decision", {"slot_offers": [1]}),
+        ("decision", {"degraded": [["quota", "popular", 1, 0]]}),
     ],
 )
 def test_what_cannot_be_an_event_or_decision_is_refused(kind: str, change: dict[str, Any]) -> None:
@@ -96,9 +111,9 @@ def test_what_cannot_be_an_event_or_decision_is_refused(kind: str, change: dict[
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_that_must_be_said_may_be_left_out(kind: str) -> None:
-    """Times, candidates and the version of the schema may."""
+    """Times, candidates, context, the page before and the version of the schema may."""
     document = json.loads(golden(kind))
-    for name in sorted(document.keys() - {"ts_ms", "candidates", "schema"}):
+    for name in sorted(document.keys() - {"ts_ms", "candidates", "context", "continues", "schema"}):
         with pytest.raises(InputError, match=f"missing required field `{name}`"):
             decode(json.dumps({key: value for key, value in document.items() if key != name}).encode())
 
@@ -129,7 +144,14 @@ slot_events = {
     "ts_ms": times,
 }
 events = (
-    st.builds(Request, request_id=ids, user=ids, slots=st.integers(1, 200), ts_ms=times)
+    st.builds(
+        Request,
+        request_id=ids,
+        user=ids,
+        slots=st.integers(1, 200),
+        ts_ms=times,
+        context=st.dictionaries(ids, st.text(max_size=9), max_size=2),
+    )
     | st.builds(Seen, **slot_events)
     | st.builds(Acted, action=ids, **slot_events)
     | st.builds(Organic, event_id=ids, user=ids, item=ids, action=ids, ts_ms=times)
