@@ -29,6 +29,8 @@ def decision(
     *,
     served: tuple[int, int] = (0, 0),
     newcomer: bool = True,
+    feed: str = "",
+    before: tuple[int, int] = (0, 0),
 ) -> Decision:
     """A decision with these pools in its slots and two actions that earn something."""
     parts = [
@@ -36,6 +38,8 @@ def decision(
             pool=name,
             alpha=[1.0, 1.0],
             beta=[9.0, 9.0],
+            strength=[10.0, 10.0],
+            fallback=1.0,
             rates=[[0.1, 0.1]],
             delays=list(delays),
             served=served[place],
@@ -45,11 +49,14 @@ def decision(
             realised=pools_of_slots.count(place),
             items=[],
             verdicts="",
+            before=before[place],
         )
         for place, name in enumerate(("a", "b"))
     ]
     return Decision(
         request=Request(request_id=request_id, user="u", slots=len(pools_of_slots)),
+        feed=feed or request_id,
+        start=sum(before),
         at_ms=at_ms,
         policy_version="v",
         population_version=0,
@@ -57,13 +64,20 @@ def decision(
         temperature=1.0,
         epsilon=0.0,
         delta=delta,
+        mode="drawn",
+        order="greedy",
+        cohort="de",
         explored=False,
         newcomer=newcomer,
         actions=["like", "hide"],
         rewards=[1.0, -1.0],
         pools=parts,
+        pinned=[],
+        degraded=[],
         slot_items=[f"{prefix}{slot}" for slot in range(len(pools_of_slots))],
         slot_pools=pools_of_slots,
+        slot_rules="d" * len(pools_of_slots),
+        slot_offers=[1 << pool for pool in pools_of_slots],
     )
 
 
@@ -93,6 +107,16 @@ def run(values: list[Decision | Reaction], at_ms: int = 0) -> tuple[UserState, l
 def tallies(state: UserState, at_ms: int = 0) -> dict[Cell, Tally]:
     """Evidence by (pool, action)."""
     return evidence_at(state, at_ms, LIMITS)
+
+
+def tallies_of_rows(state: UserState) -> dict[Cell, Tally]:
+    """Evidence by (pool, action), in the order of the only open decision."""
+    (row,) = state.ledger.values()
+    return {
+        (pool, action): tally
+        for pool, sums in row.tallies.items()
+        for action, tally in zip(row.actions, sums, strict=True)
+    }
 
 
 @st.composite
@@ -132,7 +156,10 @@ def test_exposure_is_conserved_under_any_order_and_one_to_three_deliveries(case)
     assert taught == expected  # what the population learns is what the user's state learned
     closed, at_close = close_due(state, LIMITS.window_ms + 1, LIMITS)
     assert closed.ledger == {}
-    assert {lesson.cell: lesson.tally for lesson in at_close if isinstance(lesson, PriorLesson)} == expected
+    assert at_close == tuple(
+        PriorLesson(("de", *cell), Tally(), tally, 0) for cell, tally in tallies_of_rows(state).items()
+    )
+    assert {lesson.cell[1:]: lesson.after for lesson in at_close if isinstance(lesson, PriorLesson)} == expected
 
 
 @given(deliveries())

@@ -128,7 +128,6 @@ PLANTED: dict[str, Callable[[Decision], Decision]] = {
     "the feed that it is a page of": lambda record: replace(record, feed="june"),
     "the mode": lambda record: replace(record, mode="expected"),
     "the order": lambda record: replace(record, order="spread"),
-    "items of a page before it": lambda record: with_part(0, before=4)(replace(record, start=4)),
     "items of more pages than there are": with_part(0, before=4),
     "a pin": lambda record: replace(record, pinned=[(3, 2)]),
     "the pool of a pin": lambda record: replace(record, pinned=[(2, 1)]),
