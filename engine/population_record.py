@@ -62,8 +62,8 @@ def record_of(population: Population, policy: Policy) -> PopulationRecord:
         fresh=population.fresh.tolist(),
         neighbours=[(row.items.tolist(), row.counts.tolist()) for row in population.neighbours],
         at_ms=population.at_ms,
-        newcomers=list(population.newcomers.items()),
-        strengths=list(population.strengths.items()),
+        newcomers=sorted(population.newcomers.items()),
+        strengths=sorted(population.strengths.items()),
         delta=population.delta,
         delays=population.delays,
     )

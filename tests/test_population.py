@@ -5,16 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events import Request
-from engine.policy import ActionPolicy, BlendPolicy, Policy, PopulationPolicy
-from engine.pools import Facts, gather
+from engine.policy import ActionPolicy, Policy, PopulationPolicy
 from engine.population import Population, Sums, fit
-from engine.serve import serve
-from engine.state import Lesson, PriorLesson, Reacted, ReactionLesson, Tally, UserState, ViewLesson
+from engine.state import CohortCell, Lesson, PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
 
 ACTIONS = {
     "like": ActionPolicy(1.0),
@@ -48,6 +44,7 @@ class Closed(NamedTuple):
     """A newcomer's decision closed, with S and E of a pool and an action."""
 
     user: int
+    cohort: str
     pool: str
     action: str
     successes: int
@@ -66,7 +63,8 @@ pools = st.sampled_from(["popular", "similar", "fresh", "a pool of an older poli
 actions = st.sampled_from(["like", "save", "hide", "an action of an older policy"])
 delays = st.none() | st.integers(0, 80_000_000)
 views = st.builds(View, st.integers(0, 3), pools, actions, st.integers(0, 4), st.integers(0, 300_000_000), delays)
-closings = st.builds(Closed, st.integers(0, 3), pools, actions, st.integers(0, 9), st.integers(0, 99))
+cohorts = st.sampled_from(["", "new"])
+closings = st.builds(Closed, st.integers(0, 3), cohorts, pools, actions, st.integers(0, 9), st.integers(0, 99))
 record = st.lists(reactions | reactions | views | closings, max_size=3)
 # Long lists are asked for by name: left alone, most populations would know a few items only.
 records = st.lists(record, max_size=5) | st.lists(record, min_size=10, max_size=25)
@@ -84,6 +82,7 @@ class Teacher:
 
     def __init__(self) -> None:
         self._histories: dict[int, tuple[Reacted, ...]] = {}
+        self._taught: dict[tuple[int, CohortCell], Tally] = {}
 
     def lesson(self, step: Step) -> Lesson:
         """What the population learns of a step."""
@@ -91,8 +90,11 @@ class Teacher:
             followed = step.delay_ms is not None
             return ViewLesson((step.pool, step.action), step.rank, float(followed), 1.0, step.at_ms, step.delay_ms)
         if isinstance(step, Closed):
-            views = float(step.successes + step.failures)
-            return PriorLesson((step.pool, step.action), Tally(float(step.successes), views))
+            cell = (step.cohort, step.pool, step.action)
+            old = self._taught.get((step.user, cell), Tally())
+            new = old.plus(float(step.successes), float(step.successes + step.failures))
+            self._taught[step.user, cell] = new
+            return PriorLesson(cell, old, new, 0)
         before = self._histories.get(step.user, ())
         entry = Reacted(len(before), f"e{len(before)}", step.item, step.action)
         self._histories[step.user] = (*before, entry)
@@ -234,7 +236,7 @@ def by_name(population: Population) -> list[Any]:
         name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
         for number, entry in enumerate(population.neighbours)
     }
-    of_items = ("version", "records", "items", "number_of", "likes", "popular", "fresh", "neighbours")
+    of_items = ("version", "records", "at_ms", "items", "number_of", "likes", "popular", "fresh", "neighbours")
     return [likes, neighbours, {key: value for key, value in known.items() if key not in of_items}]
 
 
@@ -252,44 +254,3 @@ def test_long_lists_are_cut_at_the_policys_lengths() -> None:
     assert population.popular.tolist() == [0, 1, 2]
     assert population.fresh.tolist() == [7, 6, 5]
     assert [entry.items.tolist() for entry in population.neighbours[:3]] == [[1, 2], [0, 2], [0, 1]]
-
-
-# Priors, as a decision for somebody new shows them
-
-
-def prior(made_of: Sequence[list[Step]], policy: Policy) -> tuple[list[list[float]], list[list[float]]]:
-    """The posterior of a user without evidence, by pool and action."""
-    facts = Facts(policy, fit(summed(made_of, policy), policy))
-    request = Request(request_id="r", user="somebody new", slots=1)
-    parts = serve(UserState(), request, gather(UserState(), request, facts), NOW_MS).pools
-    return [part.alpha for part in parts], [part.beta for part in parts]
-
-
-def test_before_anything_is_seen_every_prior_is_the_base_prior() -> None:
-    """Three pools and the two actions that the bandit learns from: one with a reward of 0 has no arm."""
-    blend = BlendPolicy(base_successes=2.0, base_failures=38.0, prior_strength=1000.0)
-    actions = {"like": ActionPolicy(1.0), "rated": ActionPolicy(0.0), "hide": ActionPolicy(-1.0)}
-    policy = Policy(actions=actions, blend=blend)
-    assert prior([], policy) == ([[2.0, 2.0]] * 3, [[38.0, 38.0]] * 3)
-
-
-def test_the_prior_is_the_base_prior_plus_what_newcomers_taught_about_the_arm() -> None:
-    """Views teach other things at once; the prior waits until they are mature."""
-    policy = Policy(actions=ACTIONS, blend=BlendPolicy(base_successes=1.0, base_failures=9.0))
-    taught = [Closed(0, "similar", "save", 1, 2), Closed(1, "fresh", "like", 1, 0)]
-    made_of = [taught, [Closed(2, "similar", "save", 1, 1)], [View(3, "popular", "hide", 0, 0, 5)]]
-    alpha, beta = prior(made_of, policy)
-    assert alpha == [[1, 1, 1], [1, 3, 1], [2, 1, 1]]
-    assert beta == [[9, 9, 9], [9, 12, 9], [9, 9, 9]]
-
-
-@given(st.integers(0, 3000), st.integers(0, 3000), st.floats(0.5, 4000.0))
-def test_however_much_the_population_knows_a_prior_is_at_most_prior_strength_views_strong(
-    followed: int, passed: int, strength: float
-) -> None:
-    base = {"base_successes": 1.0, "base_failures": 19.0}
-    policy = Policy(blend=BlendPolicy(prior_strength=strength, **base))
-    alpha, beta = prior([[Closed(0, "popular", "like", followed, passed)]], policy)
-    views = 20 + followed + passed  # the base prior of 1 and 19 counts as 20
-    assert alpha[0][0] + beta[0][0] == pytest.approx(min(views, strength), rel=1e-12)
-    assert alpha[0][0] / (alpha[0][0] + beta[0][0]) == pytest.approx((1 + followed) / views, rel=1e-12)
