@@ -12,11 +12,12 @@ from engine.errors import InputError
 from engine.events import Acted, Organic, Request, Seen
 from engine.evidence import evidence_at
 from engine.fold import fold
+from engine.newcomers import NewcomersRecord
 from engine.policy import Policy, PopulationPolicy
 from engine.pools import Facts
 from engine.population import Sums, fit
-from engine.serve import prior_for
-from engine.state import Tally, UserState
+from engine.priors import cohort_of, prior_for
+from engine.state import CohortCell, Tally, UserState
 from streams.embedded import EmbeddedRunner
 from streams.recording import Entry
 
@@ -72,6 +73,11 @@ def replay(rows: list[Row], policy: Policy, batch: int) -> tuple[EmbeddedRunner,
     return runner, log
 
 
+def exported(runner: EmbeddedRunner) -> dict[CohortCell, NewcomersRecord]:
+    """What newcomers have taught."""
+    return {cell: newcomers.exported() for cell, newcomers in runner.sums.newcomers.items()}
+
+
 rows_of = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12), st.booleans()), max_size=40)
 
 
@@ -85,7 +91,8 @@ def test_where_micro_batches_are_cut_changes_no_decision_and_no_state(
     cut, cut_log = replay(rows, policy, batch)
     assert cut_log.entries == whole_log.entries
     assert cut.states == whole.states
-    assert cut.sums.newcomers == whole.sums.newcomers
+    assert exported(cut) == exported(whole)
+    assert cut.facts.population.strengths == whole.facts.population.strengths
 
 
 @settings(max_examples=40)
@@ -106,7 +113,8 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
             decision = entry.value
             state = states.get(entry.key, UserState())
             version = versions[decision.population_version]
-            prior = prior_for(state, Facts(policy, version))
+            assert decision.cohort == cohort_of(policy, {}, first=not state.served)
+            prior = prior_for(state, Facts(policy, version), decision.cohort)
             believed = {
                 (pool, "like"): delays[0] for pool, delays in zip(policy.pools, version.delays, strict=True)
             }
@@ -179,7 +187,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner, _ = replay(rows, Policy(), 256)
     request = Request(request_id="new", user="nobody", slots=3)
     decision = runner.serve(request, runner.gather(request), 1000)
-    prior = prior_for(UserState(), runner.facts)
+    prior = prior_for(UserState(), runner.facts, "new")
     assert [part.alpha for part in decision.pools] == prior.alpha.tolist()
     assert [part.beta for part in decision.pools] == prior.beta.tolist()
     place = decision.slot_pools[0]
@@ -187,7 +195,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner.react(seen, 1001)
     after = Request(request_id="new2", user="nobody", slots=3)
     part = runner.serve(after, runner.gather(after), 1002).pools[place]
-    prior = prior_for(UserState(), runner.facts)
+    prior = prior_for(UserState(), runner.facts, "")
     arrived = runner.facts.population.delays[place][0].arrived(2)
     assert part.alpha == prior.alpha[place].tolist()
     assert part.beta == pytest.approx([prior.beta[place, 0] + arrived], rel=1e-6)

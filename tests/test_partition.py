@@ -18,7 +18,7 @@ from streams.partition import Message, Partition, Record
 from streams.store import PartitionStore
 
 POLICY = Policy(
-    pools={"a": PoolPolicy("external"), "popular": PoolPolicy("popular")},
+    pools={"a": PoolPolicy("external", pinned=(3,)), "popular": PoolPolicy("popular", floor=0.5, floor_views=3.0)},
     population=PopulationPolicy(every_ms=50),
     memory=MemoryPolicy(window_ms=100, half_life_ms=1000, half_life_slots=20, history_max=5),
     blend=BlendPolicy(epsilon=0.2),
@@ -33,10 +33,11 @@ def partition(folder: Path) -> tuple[Partition, PartitionStore]:
     return Partition(0, POLICY, store, partitions=1), store
 
 
-def request(user: str, number: int) -> bytes:
+def request(user: str, number: int, continues: int | None = None) -> bytes:
     candidates = {"a": [f"i{place}" for place in range(4)]}
     asked = {"kind": "request", "request_id": f"r{number}", "user": user, "slots": 2, "candidates": candidates}
-    return msgspec.json.encode(asked)
+    page = {} if continues is None else {"continues": f"r{continues}"}
+    return msgspec.json.encode(asked | page)
 
 
 def reaction(user: str, number: int, slot: int, *, acted: bool) -> bytes:
@@ -59,6 +60,8 @@ def inputs(draw: st.DrawFn) -> list[Step]:
                 [
                     ("requests", request(user, number)),
                     ("requests", request(user, max(number - 1, 0))),
+                    ("requests", request(user, number + 1, number)),
+                    ("requests", request(user, number + 1, max(number - 1, 0))),
                     ("feedback", reaction(user, max(number - 1, 0), 0, acted=False)),
                     ("feedback", reaction(user, max(number - 2, 0), 0, acted=True)),
                     ("feedback", b'{"kind":"tick"}'),
@@ -104,7 +107,7 @@ def test_where_turns_are_cut_changes_neither_state_nor_messages(steps, data, tmp
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=inputs(), data=st.data())
-def test_a_turn_that_was_not_kept_is_made_remadethe_same(steps, data, tmp_path_factory) -> None:
+def test_a_turn_that_was_not_kept_is_made_again_the_same(steps, data, tmp_path_factory) -> None:
     """
     turns   [a b] [c d -- not acknowledged, dropped] [c d] [e]      c and d come out as the same bytes
     """
@@ -131,7 +134,7 @@ def test_a_turn_that_was_not_kept_is_made_remadethe_same(steps, data, tmp_path_f
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=inputs())
-def test_a_lost_disk_is_made_remadefrom_feeds_and_feedback(steps, tmp_path_factory) -> None:
+def test_a_lost_disk_is_made_again_from_feeds_and_feedback(steps, tmp_path_factory) -> None:
     there, again = (tmp_path_factory.mktemp(name) / "store" for name in ("there", "again"))
     one, store = partition(there)
     messages = [message for step in steps for message in turned(one, step)]
@@ -157,6 +160,7 @@ def test_a_lost_disk_is_made_remadefrom_feeds_and_feedback(steps, tmp_path_facto
     for user, state in users.items():
         assert users_again[user].history == state.history
         assert users_again[user].served == state.served
+        assert users_again[user].cursor == state.cursor
         for cell, tally in evidence_at(state, 10_000, POLICY.memory).items():
             remade = evidence_at(users_again[user], 10_000, POLICY.memory)[cell]
             assert (remade.successes, remade.exposure) == pytest.approx((tally.successes, tally.exposure), abs=1e-9)
@@ -189,6 +193,25 @@ def test_sums_that_a_turn_will_make_outdated_are_not_sent(tmp_path: Path) -> Non
     messages = [one.react(Record(n, at_ms, b"u", b'{"kind":"tick"}'), times[-1]) for n, at_ms in enumerate(times)]
     (sums,) = [msgspec.json.decode(message.value or b"") for turn in messages for message in turn]
     assert (sums["since"], sums["version"]) == (201, 300)
+    store.close()
+
+
+def test_a_stored_user_keeps_the_end_of_the_last_feed_and_what_was_taught(tmp_path: Path) -> None:
+    one, store = partition(tmp_path / "store")
+    one.answer(Record(0, 3, b"u", request("u", 0)), FACTS)
+    one.react(Record(0, 4, b"u", reaction("u", 0, 0, acted=False)))
+    one.react(Record(1, 200, b"u", b'{"kind":"tick"}'))
+    one.answer(Record(1, 201, b"u", request("u", 1)), FACTS)
+    one.answer(Record(2, 202, b"u", request("u", 2, 1)), FACTS)
+    state = one.state("u")
+    one.commit()
+    store.close()
+    store = PartitionStore(tmp_path / "store")
+    assert store.user("u") == state
+    assert state.cursor is not None
+    assert (state.cursor.feed, state.cursor.request_id, state.cursor.until_ms) == ("r1", "r2", 302)
+    assert len(state.cursor.items) == 4
+    assert list(state.taught) == [("new", "a", "like")]
     store.close()
 
 

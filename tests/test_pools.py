@@ -15,7 +15,7 @@ from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
 from engine.pools import KINDS, Facts, Fresh, Pool, Popular, Ranking, Similar, Visitor, gather, visitor_of
 from engine.population import Population, Sums, fit
 from engine.serve import serve
-from engine.state import Reacted, ReactionLesson, UserState
+from engine.state import Cursor, Reacted, ReactionLesson, UserState
 
 ACTIONS = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-2.0), "rated": ActionPolicy(0.0)}
 
@@ -314,8 +314,8 @@ def test_every_pool_of_the_policy_is_asked_in_its_order_for_as_many_as_slots(
 
 
 @given(reactions, st.integers(1, 8))
-def test_a_served_feed_is_the_beginning_of_a_longer_one(done: list[Reaction], slots: int) -> None:
-    policy = Policy(actions=ACTIONS)
+def test_a_feed_without_guarantees_is_the_beginning_of_a_longer_one(done: list[Reaction], slots: int) -> None:
+    policy = Policy(pools={name: PoolPolicy(name) for name in Policy().pools}, actions=ACTIONS)
     facts = Facts(policy, population_of(done, policy))
     state = UserState(history=history_of("A", done))
     requests = [Request(request_id="r", user="A", slots=n) for n in (slots, slots + 1)]
@@ -346,6 +346,30 @@ def test_of_a_requests_own_candidates_as_many_as_slots_are_read_and_a_missing_li
     gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))
     assert gathered.strangers == names[:2]
     assert [ranking.items.size for ranking in gathered.rankings] == [0, 0, 2]
+    assert [ranking.missing for ranking in gathered.rankings] == [True, False, False]
+
+
+def test_a_pool_that_brings_an_empty_list_has_answered() -> None:
+    request = Request(request_id="r", user="C", slots=2, candidates={"mine": [], "yours": ["s"]})
+    gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))
+    assert [ranking.missing for ranking in gathered.rankings] == [False, False, False]
+
+
+def test_what_earlier_pages_hold_is_offered_by_no_pool_again() -> None:
+    """x is known and stands on the page before, as does the stranger s; y is known, t is not."""
+    population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
+    cursor = Cursor("page 1", "page 1", 10, EXTERNAL.version, "", "drawn", ("x", "s"), ())
+    candidates = {"mine": ["s", "x", "t", "y"], "yours": ["x", "x", "s"]}
+    for continues, offered, left_out in (
+        ("page 1", [["t", "y"], ["y"], []], [2, 1, 2]),
+        ("page 0", [["s", "x"], ["x", "y"], ["x", "s"]], [0, 0, 0]),
+        (None, [["s", "x"], ["x", "y"], ["x", "s"]], [0, 0, 0]),
+    ):
+        request = Request(request_id="r", user="C", slots=2, candidates=candidates, continues=continues)
+        gathered = gather(UserState(cursor=cursor), request, Facts(EXTERNAL, population))
+        names = [*population.items, *gathered.strangers]
+        found = [[names[item] for item in ranking.items] for ranking in gathered.rankings]
+        assert (found, [ranking.filtered for ranking in gathered.rankings]) == (offered, left_out)
 
 
 @pytest.mark.parametrize("name", ["top", "nobody"])
