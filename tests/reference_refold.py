@@ -38,23 +38,36 @@ class Reference:
     def holds(decision, reaction) -> bool:
         return reaction.slot < len(decision.slot_items) and decision.slot_items[reaction.slot] == reaction.item
 
-    def evidence(self, user: str, now_ms: int, *, aged: bool = True) -> dict[tuple[str, str], list[float]]:
-        """S and E by (pool, action), when every window has passed; not `aged` is what the population is taught."""
+    def evidence(self, user: str, now_ms: int) -> dict[tuple[str, str], list[float]]:
+        """S and E by (pool, action), when every window has passed."""
         sums = defaultdict(lambda: [0.0, 0.0])
+        for _, pool, action, age, amounts in self.terms(user, now_ms):
+            for place in (0, 1):
+                sums[pool, action][place] += 2.0**-age * amounts[place]
+        return sums
+
+    def taught(self, user: str) -> dict[tuple[str, str, str], list[float]]:
+        """S and E by (cohort, pool, action) of what the population is taught."""
+        sums = defaultdict(lambda: [0.0, 0.0])
+        for decision, pool, action, _, amounts in self.terms(user, 0):
+            for place in (0, 1):
+                sums[decision.cohort, pool, action][place] += decision.newcomer * amounts[place]
+        return {cell: amounts for cell, amounts in sums.items() if amounts[1]}
+
+    def terms(self, user: str, now_ms: int):
+        """For each view: its decision, pool, an action, its age in half-lives, and its S and E."""
         for (owner, request_id), decision in self.decisions.items():
-            if owner != user or not (aged or decision.newcomer):
+            if owner != user:
                 continue
             for slot, place in enumerate(decision.slot_pools):
                 if (user, request_id, slot) not in self.seen:
                     continue
                 part = decision.pools[place]
-                rank = decision.slot_pools[:slot].count(place)
+                rank = part.before + decision.slot_pools[:slot].count(place)
                 since = self.served[user][part.pool] - part.served - part.realised
                 age = (now_ms - decision.at_ms) / self.half_life_ms + since / self.half_life_slots
-                weight = 2.0**-age if aged else 1.0
                 for action, (instant, mean_ms) in zip(decision.actions, part.delays, strict=True):
                     arrived = instant + (1 - instant) * (1 - exp(-self.window_ms / mean_ms))
-                    cell = sums[part.pool, action]
-                    cell[0] += weight * ((user, request_id, slot, action) in self.acted)
-                    cell[1] += weight * (1.0 if decision.delta is None else decision.delta) ** rank * arrived
-        return sums
+                    acted = (user, request_id, slot, action) in self.acted
+                    weight = (1.0 if decision.delta is None else decision.delta) ** rank
+                    yield decision, part.pool, action, age, (float(acted), weight * arrived)

@@ -18,6 +18,7 @@ from engine.decision import Decision, difference
 from engine.events import Tick
 from engine.evidence import evidence_at
 from engine.fold import close_due
+from engine.newcomers import taught_at
 from engine.sums_record import SumsRecord
 from scripts.kafka_broker import Cluster
 from streams.codec import decode
@@ -61,7 +62,7 @@ def judge(product: Product, asked: list[tuple[str, str]]) -> None:
         closed, _ = close_due(state, now_ms, memory)
         assert closed.ledger == {}
         same(evidence_at(closed, now_ms, memory), reference.evidence(user, now_ms))
-        same(closed.taught, reference.evidence(user, now_ms, aged=False))
+        same(closed.taught, reference.taught(user))
         assert [msgspec.structs.astuple(entry) for entry in closed.history] == reference.history.get(user, [])
         assert closed.served == reference.served[user]
 
@@ -276,15 +277,17 @@ def test_what_the_population_was_taught_is_what_the_users_taught(product: Produc
         time.sleep(memory.window_ms / 1000 + 2)
         terminate(process)
     newest = {record.partition: decode_sums(record.value) for record in product.read("sums")}
+    now_ms, half_life_ms = max(sums.at_ms for sums in newest.values()), memory.cohort_half_life_ms
     taught: dict = {}
     for sums in newest.values():
-        for cell, tally in sums.newcomers:
-            taught[cell] = taught.get(cell, 0.0) + tally.exposure
+        for cell, of_cell in sums.newcomers:
+            weight = 2.0 ** ((of_cell.landmark_ms - now_ms) / half_life_ms)
+            taught[cell] = taught.get(cell, 0.0) + weight * of_cell.exposure
     wanted: dict = {}
     for state in stored(product).values():
         assert state.ledger == {}
-        for cell, tally in state.taught.items():
-            wanted[cell] = wanted.get(cell, 0.0) + tally.exposure
+        for cell, of_user in state.taught.items():
+            wanted[cell] = wanted.get(cell, 0.0) + taught_at(of_user, now_ms, half_life_ms).exposure
     assert taught == pytest.approx(wanted, abs=1e-9)
     assert sum(wanted.values()) > 10
     liked = {(user, e.event_id) for user, state in stored(product).items() for e in state.history}
