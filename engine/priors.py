@@ -15,6 +15,7 @@ from engine.policy import BlendPolicy, Policy
 from engine.pools import Facts
 from engine.state import CohortCell, Tally, UserState
 
+LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes had come as expected
 MEAN_MAX = 0.999  # of a rate, whatever a user's level
 NEW = "new"  # users who have not been given a page yet: what they are shown competes with fewer pools
 
@@ -48,7 +49,7 @@ def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | Non
     of_cohort = others[cohorts_of(facts.policy).index(cohort)]
     mean = _mean(others.sum(axis=0), of_cohort, 1.0, settings)
     if own is not None:
-        mean = _mean(others.sum(axis=0), of_cohort, level(own, mean, settings.base_successes), settings)
+        mean = _mean(others.sum(axis=0), of_cohort, level(own, mean, LEVEL_CERTAINTY), settings)
     alike = np.array(
         [
             [facts.population.strengths.get((cohort, name, action), np.inf) for action in facts.policy.rewarded]
