@@ -13,7 +13,7 @@ from blending.kernels import (
     blended,
     fall_back,
     intended_counts,
-    utilities_of,
+    weighed,
 )
 from blending.order import NONE, floor_plans, rounded, spread_plans
 from blending.posterior import Beta
@@ -158,7 +158,9 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
     plan = page.pinned
     if page.limits.size and page.limits[1].any():
         plan = floor_plans(pinned_of(page, slots), page.limits[1], uniforms_of(key, PLAN_STREAM, 1, pools))[0]
-    rates, explored, placed, verdicts = blended(
+    rates = np.empty((draws if rules.mode == "drawn" else 1, *alpha.shape))
+    placed, verdicts = np.empty((2, slots), np.int64), np.empty(lists.items.shape, np.int64)
+    length, explored = blended(
         alpha,
         beta,
         temperature,
@@ -166,28 +168,32 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
         returns,
         fallback,
         mode,
-        draws,
         rules.epsilon,
         *lists,
         page.limits,
         plan,
         page.pinned,
         page.start,
+        rates,
+        placed,
+        verdicts,
         key,
     )
-    if not rates.size:
+    if length < 0:
         raise _unfit()
     if explored:
         plan = page.pinned
     elif rules.order != "greedy":
-        drawn = believed(
-            alpha / temperature, beta / temperature, rewards, fallback, lists.stock, mode, draws, page.start, key
+        utilities, fell = believed(
+            alpha / temperature, beta / temperature, rewards, fallback, lists.stock, mode, page.start, key, rates
         )
-        counts = np.bincount(placed[0], minlength=pools)[None]
-        plan = planned(rules, lists, page, counts, drawn[1][:1], uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1))[0]
-        placed, verdicts = allocate(
-            drawn[1],
-            drawn[2],
+        counts = np.bincount(placed[0, :length], minlength=pools)[None]
+        plan = planned(rules, lists, page, counts, utilities[:1], uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1))[
+            0
+        ]
+        length = allocate(
+            utilities,
+            fell,
             tie_breaks(pools, key),
             returns,
             *lists,
@@ -197,9 +203,11 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
             False,
             page.start,
             key,
-            np.zeros((0, 0)),
+            np.empty((0, 0)),
+            placed,
+            verdicts,
         )
-    return Blend(rates, explored, placed, verdicts, plan)
+    return Blend(rates, explored, placed[:, :length], verdicts, plan)
 
 
 def intended(made: Blend, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> IntArray:
@@ -216,7 +224,8 @@ def intended(made: Blend, rules: Rules, lists: Lists, key: np.uint64, page: Page
 def fallen(made: Blend, rules: Rules, lists: Lists) -> BoolArray:
     """In which slots of the page the fallback took the place of utilities; shape (feed length,)."""
     pools = lists.stock.size
-    utilities = utilities_of(made.rates, rules.rewards)
+    utilities = np.empty((made.rates.shape[0], pools))
+    weighed(made.rates, rules.rewards, utilities)
     fell = fall_back(utilities, equal_shares(pools), lists.stock, MODES[rules.mode])
     return np.resize(fell, made.slot_pools.size)
 

@@ -21,18 +21,32 @@ BEFORE, FLOOR, CAP = 0, 1, 2  # rows of `limits`
 
 
 @compiled
-def utilities_of(rates: FloatArray, rewards: FloatArray) -> FloatArray:
-    """Reward-weighted sums of rates, (draws, pools, actions) x (actions,) -> (draws, pools), in the actions' order.
+def weighed(rates: FloatArray, rewards: FloatArray, utilities: FloatArray) -> None:
+    """Reward-weighted sums of rates, (draws, pools, actions) x (actions,), into `utilities` (draws, pools).
 
-    A plain loop, because a BLAS product may add in another order on another processor.
+    A plain loop in the actions' order, because a BLAS product may add in another order on another processor.
     """
     draws, pools, actions = rates.shape
-    utilities = np.zeros((draws, pools))
     for draw in range(draws):
         for pool in range(pools):
+            utility = 0.0
             for action in range(actions):
-                utilities[draw, pool] += rates[draw, pool, action] * rewards[action]
-    return utilities
+                utility += rates[draw, pool, action] * rewards[action]
+            utilities[draw, pool] = utility
+
+
+@compiled
+def drawn_utilities(
+    alpha: FloatArray,
+    beta: FloatArray,
+    rewards: FloatArray,
+    rates: FloatArray,
+    utilities: FloatArray,
+    key: np.uint64,
+) -> None:
+    """Draws alone, for those who want no feed of them: into `rates` (draws, pools, actions) and their utilities."""
+    draw_rates(alpha, beta, key, 0, rates)
+    weighed(rates, rewards, utilities)
 
 
 @compiled
@@ -61,28 +75,28 @@ def believed(
     fallback: FloatArray,
     stock: IntArray,
     mode: int,
-    draws: int,
     start: int,
     key: np.uint64,
-) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Rates (draws, pools, actions), utilities (draws, pools), and where these are the fallback (draws,).
+    rates: FloatArray,
+) -> tuple[FloatArray, BoolArray]:
+    """Utilities (draws, pools), and where these are the fallback (draws,); `rates` get what they come of.
 
     A single draw is the first of the key on every page; those of each slot go on after `start`.
     """
     if mode == DRAWN:
-        rates = draw_rates(alpha, beta, key, draws, start if draws > 1 else 0)
+        draw_rates(alpha, beta, key, start if rates.shape[0] > 1 else 0, rates)
     else:
-        rates = np.empty((1, *alpha.shape))
         for pool in range(alpha.shape[0]):
             for action in range(alpha.shape[1]):
                 rates[0, pool, action] = alpha[pool, action] / (alpha[pool, action] + beta[pool, action])
-    utilities = utilities_of(rates, rewards)
-    return rates, utilities, fall_back(utilities, fallback, stock, mode)
+    utilities = np.empty((rates.shape[0], rates.shape[1]))
+    weighed(rates, rewards, utilities)
+    return utilities, fall_back(utilities, fallback, stock, mode)
 
 
 @compiled
 def best_pool(
-    utilities: FloatArray, fell: bool, ties: IntArray, returns: FloatArray, given: IntArray, open_pools: BoolArray
+    utilities: FloatArray, fell: bool, ties: IntArray, returns: FloatArray, given: IntArray, open_pools: IntArray
 ) -> int:
     """The open pool with the largest utility * h(items given), -1 if none is open; h is Webster's for a fallback.
 
@@ -102,7 +116,7 @@ def best_pool(
 
 
 @compiled
-def is_placed(item: int, feed: ItemArray, filled: int) -> bool:
+def is_placed(item: int, feed: IntArray, filled: int) -> bool:
     """Whether an item stands in the first `filled` slots."""
     for slot in range(filled):  # noqa: SIM110  numba compiles no generator expression
         if feed[slot] == item:
@@ -123,10 +137,11 @@ def intended_counts(
     key: np.uint64,
 ) -> IntArray:
     """How many slots each pool would get by utilities alone, if none ever ran out; shape (pools,)."""
-    utilities, ties = utilities_of(rates, rewards), tie_breaks(stock.size, key)
+    utilities, ties = np.empty((rates.shape[0], rates.shape[1])), tie_breaks(stock.size, key)
+    weighed(rates, rewards, utilities)
     fell = fall_back(utilities, fallback, stock, mode)
     given = before.copy()
-    always = np.ones(stock.size, np.bool_)
+    always = np.ones(stock.size, np.int64)
     for slot in range(slots):
         row = slot % utilities.shape[0]
         given[best_pool(utilities[row], fell[row], ties, returns, given, always)] += 1
@@ -148,7 +163,9 @@ def allocate(
     start: int,
     key: np.uint64,
     chances: FloatArray,
-) -> tuple[IntArray, IntArray]:
+    placed: IntArray,
+    verdicts: IntArray,
+) -> int:
     """Give out slots one at a time: to the pool that is planned, the best that is open, or any if `explored`.
 
     `utilities` (draws, pools) holds one draw for all slots or one for each, `fell` (draws,) where it is the
@@ -160,17 +177,18 @@ def allocate(
     keeps floors by itself. An explored feed keeps them by drawing, once no more slots are left than floors need,
     from the pools below theirs only. An item that stands in the feed already is passed over.
 
-    Returns the pool of each slot and its position in that pool's list (2, feed's length, which is less than `slots`
-    only when every pool is empty), and the verdicts (pools, longest list): how far each list was read, and
-    with what result. `chances` (slots, pools) gains how likely each pool was to get each slot, given the slots
-    before and the draws; it may be (0, 0).
+    Returns the feed's length, which is less than `slots` only when every pool is empty. `placed` (2, slots) gets
+    the pool of each slot and its position in that pool's list, `verdicts` (pools, longest list): how far each list
+    was read, and with what result. `chances` (slots, pools) gains how likely each pool was to get each slot, given
+    the slots before and the draws; it may be (0, 0).
     """
     pools = stock.size
-    placed = np.empty((2, slots), np.int64)
-    feed = np.empty(slots, np.int32)
-    verdicts = np.zeros(items.shape, np.int64)
-    left, given, own = np.zeros((3, pools), np.int64)  # `given` in the whole feed, `own` here; both with the plan's
-    open_pools = np.empty(pools, np.bool_)
+    verdicts[:] = UNREAD
+    # One array for all of these, because making one takes as long as filling a slot. `given` is in the whole feed,
+    # `own` on this page; both count what is planned.
+    work = np.zeros(4 * pools + slots, np.int64)
+    left, given, own = work[:pools], work[pools : 2 * pools], work[2 * pools : 3 * pools]
+    open_pools, feed = work[3 * pools : 4 * pools], work[4 * pools :]
     free = slots
     for slot in range(plan.size):
         if plan[slot] >= 0:
@@ -245,9 +263,9 @@ def allocate(
                 open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
                 some += open_pools[one]
         elif open_pools[pool] and not (left[pool] > 0 and (limits.size == 0 or own[pool] < limits[CAP, pool])):
-            open_pools[pool] = False
+            open_pools[pool] = 0
             some -= 1
-    return placed[:, :filled], verdicts
+    return filled
 
 
 @compiled
@@ -259,7 +277,6 @@ def blended(
     returns: FloatArray,
     fallback: FloatArray,
     mode: int,
-    draws: int,
     epsilon: float,
     items: ItemArray,
     stock: IntArray,
@@ -267,33 +284,46 @@ def blended(
     plan: IntArray,
     pinned: IntArray,
     start: int,
+    rates: FloatArray,
+    placed: IntArray,
+    verdicts: IntArray,
     key: np.uint64,
-) -> tuple[FloatArray, bool, IntArray, IntArray]:
-    """A whole blend in one call: rates, whether it was mixed at random, and what `allocate` returns.
+) -> tuple[int, bool]:
+    """A whole blend in one call, into `rates` (draws, pools, actions) and what `allocate` fills.
 
-    Both parameters are divided by the temperature; without rates, they were not fit to be drawn from. A feed that
-    is mixed at random keeps to what is `pinned` alone.
+    Returns the feed's length, -1 where the parameters are not fit to be drawn from, and whether it was mixed at
+    random. Both parameters are divided by the temperature; a feed that is mixed at random keeps to what is `pinned`
+    alone. Results go into arrays that are given because handing one back takes longer than a draw.
     """
-    warm_alpha, warm_beta = np.empty(alpha.shape), np.empty(alpha.shape)
-    fit = True
+    warm = np.empty((2, *alpha.shape))
     for pool in range(alpha.shape[0]):
         for action in range(alpha.shape[1]):
             a, b = alpha[pool, action] / temperature, beta[pool, action] / temperature
-            fit = fit and PARAMETER_MIN <= a <= PARAMETER_MAX and PARAMETER_MIN <= b <= PARAMETER_MAX
-            warm_alpha[pool, action], warm_beta[pool, action] = a, b
-    if not fit:
-        none = np.empty((2, 0), np.int64)
-        return np.empty((0, 0, 0)), False, none, none
-    rates, utilities, fell = believed(warm_alpha, warm_beta, rewards, fallback, stock, mode, draws, start, key)
-    ties = tie_breaks(stock.size, key)
+            if not (PARAMETER_MIN <= a <= PARAMETER_MAX and PARAMETER_MIN <= b <= PARAMETER_MAX):
+                return -1, False
+            warm[0, pool, action], warm[1, pool, action] = a, b
+    utilities, fell = believed(warm[0], warm[1], rewards, fallback, stock, mode, start, key, rates)
     explored = uniform_at(key, stream(EXPLORE_STREAM)) < epsilon
     if explored:
         plan = pinned
-    slots = returns.size - start
-    placed, verdicts = allocate(
-        utilities, fell, ties, returns, items, stock, limits, plan, slots, explored, start, key, np.empty((0, 0))
+    length = allocate(
+        utilities,
+        fell,
+        tie_breaks(stock.size, key),
+        returns,
+        items,
+        stock,
+        limits,
+        plan,
+        returns.size - start,
+        explored,
+        start,
+        key,
+        np.empty((0, 0)),
+        placed,
+        verdicts,
     )
-    return rates, explored, placed, verdicts
+    return length, explored
 
 
 @compiled
@@ -324,12 +354,29 @@ def redrawn(
     sums = np.zeros((slots, stock.size))
     squares = np.zeros((slots, stock.size))
     chances = np.zeros((slots, stock.size))
+    rates = np.empty((draws, *alpha.shape))
+    placed, verdicts = np.empty((2, slots), np.int64), np.empty(items.shape, np.int64)
     for sample in range(samples):
         own = bits_at(key, np.uint64(sample))
-        _, utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, draws, start, own)
+        utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, start, own, rates)
         ties = tie_breaks(stock.size, own)
-        plan = plans[sample % plans.shape[0]]
-        allocate(utilities, fell, ties, returns, items, stock, limits, plan, slots, explored, start, own, chances)
+        allocate(
+            utilities,
+            fell,
+            ties,
+            returns,
+            items,
+            stock,
+            limits,
+            plans[sample % plans.shape[0]],
+            slots,
+            explored,
+            start,
+            own,
+            chances,
+            placed,
+            verdicts,
+        )
         for slot in range(slots):
             for pool in range(stock.size):
                 chance = chances[slot, pool]

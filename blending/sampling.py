@@ -143,20 +143,18 @@ def beta_variate(alpha: float, beta: float, key: np.uint64, counter: np.uint64) 
 
 
 @compiled
-def draw_rates(alpha: FloatArray, beta: FloatArray, key: np.uint64, draws: int, first: int) -> FloatArray:
-    """`draws` independent draws of every Beta(alpha[p, a], beta[p, a]); shape (draws, pools, actions).
+def draw_rates(alpha: FloatArray, beta: FloatArray, key: np.uint64, first: int, rates: FloatArray) -> None:
+    """Fill `rates` (draws, pools, actions) with independent draws of every Beta(alpha[p, a], beta[p, a]).
 
     Each has a stream of its own, so another arm's posterior never moves this arm's draw; `first` is the number of
     the first one.
     """
-    pools, actions = alpha.shape
-    rates = np.empty((draws, pools, actions))
+    draws, pools, actions = rates.shape
     for draw in range(draws):
         for pool in range(pools):
             for action in range(actions):
                 counter = stream(((first + draw) * pools + pool) * actions + action)
                 rates[draw, pool, action] = beta_variate(alpha[pool, action], beta[pool, action], key, counter)[0]
-    return rates
 
 
 @compiled

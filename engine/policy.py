@@ -81,7 +81,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     cohort_by: str = ""  # key of a request's context that says which cohort it belongs to
     cohorts: tuple[str, ...] = ()  # its values that have a prior of their own; all others share one
     temperature: float = 0.06  # times the variance of the draws; below 1 the blend is bolder
-    epsilon: float = 0.02  # chance of a feed mixed at random
+    epsilon: float = 0.005  # chance of a feed mixed at random
     draw: Literal["feed", "slot", "mean", "fixed"] = "feed"  # of beliefs: one for a whole feed, one for each slot,
     # none but their means, or none at all: the pools' ratios
     order: Order = "greedy"  # the best first; "spread" evenly; "rounded": shares right in the mean, spread
@@ -177,7 +177,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         default_factory=lambda: {
             "popular": PoolPolicy("popular", floor=0.1),
             "similar": PoolPolicy("similar", floor=0.1),
-            "fresh": PoolPolicy("fresh", floor=0.1),
+            "fresh": PoolPolicy("fresh"),
         }
     )
     actions: dict[str, ActionPolicy] = field(default_factory=lambda: {"like": ActionPolicy(1.0)})

@@ -11,9 +11,12 @@ import numpy as np
 from blending.posterior import Beta
 from blending.types import FloatArray
 from engine.newcomers import taught_at
-from engine.policy import NEW, Policy
+from engine.policy import NEW, BlendPolicy, Policy
 from engine.pools import Facts
 from engine.state import CohortCell, Tally, UserState
+
+LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes had come as expected
+MEAN_MAX = 0.999  # of a rate, whatever a user's level
 
 
 def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
@@ -28,32 +31,54 @@ def cohorts_of(policy: Policy) -> list[str]:
     return [name for value in ("", *policy.blend.cohorts) for name in (value, f"{value} {NEW}".strip())]
 
 
-def prior_for(state: UserState, facts: Facts, cohort: str) -> Beta:
+def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | None = None) -> Beta:
     """A user's prior, shape (pools, actions), its strength at most `prior_strength` views.
 
     The mean is the cohort's, of everybody else's first slots; where these are few it is the pool's over all
-    cohorts, where there are none that of all pools, and at first the policy's base. The strength is how alike users
-    of the cohort are, but never more than there are views to know the mean by. What the user taught the population
-    is taken out of the means, or it would count twice.
+    cohorts, where there are none that of all pools, and at first the policy's base. What others show is taken at
+    the user's own level: `own` (2, pools, actions) are S and E of all that the user did, and somebody who acts half
+    as often as others would on the same pools is expected to do so on all of them.
+
+    The strength is how alike users of the cohort are, but never more than there are views to know the mean by. What
+    the user taught the population is taken out of the means, or it would count twice.
     """
     settings = facts.policy.blend
     base = settings.base_successes + settings.base_failures
     others = _others(state, facts)
-    everywhere = others.sum(axis=0)
-    successes, exposure = everywhere.sum(axis=1, keepdims=True)
-    all_pools = (settings.base_successes + successes) / (base + exposure)
-    successes, exposure = everywhere
-    pool = (base * all_pools + successes) / (base + exposure)
-    successes, exposure = others[cohorts_of(facts.policy).index(cohort)]
-    mean = (base * pool + successes) / (base + exposure)
+    of_cohort = others[cohorts_of(facts.policy).index(cohort)]
+    mean = _mean(others.sum(axis=0), of_cohort, 1.0, settings)
+    if own is not None:
+        mean = _mean(others.sum(axis=0), of_cohort, level(own, mean, LEVEL_CERTAINTY), settings)
     alike = np.array(
         [
             [facts.population.strengths.get((cohort, name, action), np.inf) for action in facts.policy.rewarded]
             for name in facts.policy.pools
         ]
     )
-    strength = np.minimum(np.minimum(base + exposure, alike), settings.prior_strength)
+    strength = np.minimum(np.minimum(base + of_cohort[1], alike), settings.prior_strength)
     return Beta(mean * strength, (1.0 - mean) * strength)
+
+
+def level(own: FloatArray, mean: FloatArray, certainty: float) -> FloatArray:
+    """How often a user acts, over how often others would who had seen the same; by action, (actions,).
+
+    Its prior is Gamma(certainty, certainty), and successes are Poisson with the mean level * sum of E * rate; this
+    is the posterior's mean. `own` is (2, pools, actions), `mean` (pools, actions) the others' rates.
+    """
+    successes, exposure = own
+    return np.asarray((certainty + successes.sum(axis=0)) / (certainty + (exposure * mean).sum(axis=0)))
+
+
+def _mean(
+    everywhere: FloatArray, cohort: FloatArray, level: FloatArray | float, settings: BlendPolicy
+) -> FloatArray:
+    """Means of rates from S and E (2, pools, actions) of all cohorts and of one, successes times `level`."""
+    base = settings.base_successes + settings.base_failures
+    successes, exposure = everywhere.sum(axis=1)
+    all_pools = (settings.base_successes + level * successes) / (base + exposure)
+    pool = (base * all_pools + level * everywhere[0]) / (base + everywhere[1])
+    mean = (base * pool + level * cohort[0]) / (base + cohort[1])
+    return np.asarray(np.minimum(mean, MEAN_MAX))
 
 
 def _others(state: UserState, facts: Facts) -> FloatArray:

@@ -130,9 +130,9 @@ def _continued(cursor: Cursor) -> Beliefs:
 def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Beliefs:
     policy, settings, delays = facts.policy, facts.policy.blend, _delays(facts)
     cohort = cohort_of(policy, request.context, first=not state.served)
-    prior = prior_for(state, facts, cohort)
-    successes, exposure = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
-    posterior = updated(prior, successes, exposure)
+    own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
+    prior = prior_for(state, facts, cohort, own)
+    posterior = updated(prior, *own)
     if settings.session_strength > 0.0:
         now = _table(policy, session_at(state, at_ms, policy.memory, delays))
         posterior = updated(capped(posterior, settings.session_strength), *now)
@@ -141,7 +141,7 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
     if settings.draw != "fixed" and (expected > 0.0).any():
         fallback = np.round(np.maximum(expected / expected.max(), 0.0), 6)  # of the best pool's, and short
     before = np.zeros(len(policy.pools), np.int64)
-    views, mode = np.nan_to_num(exposure.max(axis=1), nan=0.0), MODES[settings.draw]
+    views, mode = np.nan_to_num(own[1].max(axis=1), nan=0.0), MODES[settings.draw]
     return Beliefs(cohort, mode, posterior, prior.alpha + prior.beta, fallback, views, before)
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from blending.randomness import key_of
 from blending.types import FloatArray
-from feedloom.bench_peers import FEED, SEED, SLOTS, Call, Comparison, Duel, our_blend
+from feedloom.bench_peers import FEED, SEED, Call, Comparison, Duel, our_feed
 
 WARM_CALLS = 20  # before anything is timed: compilers, caches, lazy imports
 KEYS_MAX = 20_000  # different draws of ours; a call with a key that it had lately would find its branches learned
@@ -83,7 +83,7 @@ def duels_of(compared: Sequence[Comparison]) -> list[Duel]:
 
 def singles_us(size: Size) -> FloatArray:
     """Our feed one call at a time, in µs by the clock on the wall, with what reading it takes."""
-    keys, call = [key_of(SEED, "single", str(number)) for number in range(size.singles)], our_blend(SLOTS)
+    keys, call = [key_of(SEED, "single", str(number)) for number in range(size.singles)], our_feed()
     took = []
     with _no_collector():
         _turn_us(call, keys[:WARM_CALLS])

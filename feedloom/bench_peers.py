@@ -14,7 +14,7 @@ import numpy as np
 
 from blending.blend import WHOLE, Rules, blend, equal_shares, lists_of
 from blending.compiled import compiled
-from blending.kernels import DRAWN, blended
+from blending.kernels import DRAWN, blended, drawn_utilities
 from blending.posterior import Beta
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray, ItemArray
@@ -24,7 +24,6 @@ Call = Callable[[np.uint64], object]  # takes the key of its draws; a peer has r
 
 SLOTS = 25
 DRAW, FEED = "blend draw", f"{SLOTS}-slot feed"
-SLOTS_OF = {DRAW: 1, FEED: SLOTS}
 SEED = 1
 CATALOGUE, CANDIDATES = 100, 40  # items of all pools and of each: two lists share 16 on average
 VIEWS = 200  # of each pool
@@ -60,25 +59,32 @@ def comparisons(missing: Sequence[str], end: ExitStack) -> list[Comparison]:
     }
     rows = [row for name, make in makers.items() if name not in missing for row in make()]
     rows += _nop_rows()
-    return [row for name in SLOTS_OF for row in rows if row.name == name]
+    return [row for name in (DRAW, FEED) for row in rows if row.name == name]
 
 
-def our_blend(slots: int, actions: int = ACTIONS) -> Call:
-    """The compiled blend of a feed of `slots`: one draw for all of them, shared out by Webster's h(n)."""
-    return partial(blended, *arguments(slots, actions))
+def our_draw(actions: int = ACTIONS) -> Call:
+    """The compiled draw of every pool's utility."""
+    results = np.empty((1, POOLS, actions)), np.empty((1, POOLS))
+    return partial(drawn_utilities, *posterior(actions), REWARDS[:actions].copy(), *results)
 
 
-def our_call(slots: int) -> Call:
+def our_feed() -> Call:
+    """The compiled blend of a feed: one draw for all slots, shared out by Webster's h(n)."""
+    return partial(blended, *arguments())
+
+
+def our_call() -> Call:
     """The same through `blending.blend.blend`, which looks after the arguments."""
-    rules = Rules(rewards=REWARDS, returns=returns_table(slots, None))
+    rules = Rules(rewards=REWARDS, returns=returns_table(SLOTS, None))
     return partial(blend, posterior(), rules, lists_of(rankings()))
 
 
-def arguments(slots: int, actions: int = ACTIONS) -> tuple[Any, ...]:
+def arguments() -> tuple[Any, ...]:
     """What `blended` takes, but for the key."""
-    given = (REWARDS[:actions].copy(), returns_table(slots, None), equal_shares(POOLS), DRAWN, 1, 0.0)
+    given = (REWARDS, returns_table(SLOTS, None), equal_shares(POOLS), DRAWN, 0.0)
     lists = lists_of(rankings())
-    return (*posterior(actions), 1.0, *given, *lists, WHOLE.limits, WHOLE.pinned, WHOLE.pinned, 0)
+    results = np.empty((1, POOLS, ACTIONS)), np.empty((2, SLOTS), np.int64), np.empty(lists.items.shape, np.int64)
+    return (*posterior(), 1.0, *given, *lists, WHOLE.limits, WHOLE.pinned, WHOLE.pinned, 0, *results)
 
 
 def posterior(actions: int = ACTIONS) -> Beta:
@@ -160,20 +166,20 @@ def _mabwiser_rows() -> list[Comparison]:
         Comparison(
             DRAW,
             "mabwiser",
-            Duel(our_blend(1), draw),
+            Duel(our_draw(), draw),
             f"Thompson sampling too: a bandit for each of the {ACTIONS} actions (predict_expectations), weighed by "
-            "the rewards in Python; less: it ends with the pool, without an item, ties at random or a record",
+            "the rewards in Python; ours leaves every pool's utility and rates",
             "with one action and one predict()",
-            Duel(our_blend(1, 1), one_action),
+            Duel(our_draw(1), one_action),
         ),
         Comparison(
             FEED,
             "mabwiser + merge",
-            Duel(our_blend(SLOTS), feed_of_one_draw),
-            f"Thompson sampling too, the same work: drawn once for all {ACTIONS} actions, weighed by the rewards and "
+            Duel(our_feed(), feed_of_one_draw),
+            f"Thompson sampling too, the same work: one draw of all {ACTIONS} actions, weighed by the rewards and "
             "shared out by h(n); less: no verdicts and no feed of its own, h(n), merge and dedupe are plain Python",
             "with a predict() for each slot, as its documentation has it (of one action, no h(n)),",
-            Duel(our_blend(SLOTS), feed),
+            Duel(our_feed(), feed),
         ),
     ]
 
@@ -201,16 +207,16 @@ def _river_rows() -> list[Comparison]:
         Comparison(
             DRAW,
             "river",
-            Duel(our_blend(1), draw),
+            Duel(our_draw(), draw),
             f"Thompson sampling too: a bandit for each of the {ACTIONS} actions draws as many rates as ours; less: "
             "pull() tells only the best pool of each action, so that nothing is weighed by the rewards",
             "with one action and one pull()",
-            Duel(our_blend(1, 1), one_action),
+            Duel(our_draw(1), one_action),
         ),
         Comparison(
             FEED,
             "river",
-            Duel(our_blend(SLOTS), feed),
+            Duel(our_feed(), feed),
             "Thompson sampling too; more: pull() draws anew for each slot, where ours draws once; less: one "
             f"action of {ACTIONS}, no h(n), no verdicts, and no feed: merge and dedupe are ours, in plain Python",
         ),
@@ -240,14 +246,14 @@ def _vw_rows(end: ExitStack) -> list[Comparison]:
         Comparison(
             DRAW,
             "vw",
-            Duel(our_blend(1), draw),
+            Duel(our_draw(), draw),
             "not Thompson sampling; less: squarecb's probabilities of the pools from a regression on one action of "
             f"{ACTIONS}, no posterior, and nothing is drawn; more: it could take a context, and reads text",
         ),
         Comparison(
             FEED,
             "vw slates",
-            Duel(our_blend(SLOTS), feed),
+            Duel(our_feed(), feed),
             f"not Thompson sampling; less: only the pool of each of {SLOTS} slots, from a regression (untrained, "
             "which is as fast), no posterior, no merge, no dedupe; more: it could take a context, and reads text",
         ),
@@ -255,38 +261,40 @@ def _vw_rows(end: ExitStack) -> list[Comparison]:
 
 
 def _nop_rows() -> list[Comparison]:
-    says = "a compiled call that takes what a blend takes, returns arrays as it does, and does nothing else"
+    says = "a compiled call that takes what a whole blend takes and does nothing"
+    nop = partial(_nop, *arguments())
     return [
+        Comparison(DRAW, "nop", Duel(our_draw(), nop), says),
         Comparison(
-            name,
+            FEED,
             "nop",
-            Duel(our_blend(slots), partial(_nop, *arguments(slots))),
+            Duel(our_feed(), nop),
             says,
-            "the public blend(), which also checks its arguments, takes ours times",
-            Duel(our_blend(slots), our_call(slots)),
-        )
-        for name, slots in SLOTS_OF.items()
+            "the public blend(), which checks its arguments and makes arrays for its results, takes",
+            Duel(our_feed(), our_call()),
+        ),
     ]
 
 
 @compiled
 def _nop(
-    alpha: FloatArray,
+    _alpha: FloatArray,
     _beta: FloatArray,
     _temperature: float,
     _rewards: FloatArray,
-    returns: FloatArray,
+    _returns: FloatArray,
     _fallback: FloatArray,
     _mode: int,
-    _draws: int,
     _epsilon: float,
-    items: ItemArray,
+    _items: ItemArray,
     _stock: IntArray,
     _limits: IntArray,
     _plan: IntArray,
     _pinned: IntArray,
     _start: int,
+    _rates: FloatArray,
+    _placed: IntArray,
+    _verdicts: IntArray,
     _key: np.uint64,
-) -> tuple[FloatArray, bool, IntArray, IntArray]:
-    rates, placed = np.empty((1, *alpha.shape)), np.empty((2, returns.size), np.int64)
-    return rates, False, placed, np.empty(items.shape, np.int64)
+) -> tuple[int, bool]:
+    return 0, False
