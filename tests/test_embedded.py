@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from engine.decision import difference
 from engine.errors import InputError
@@ -114,11 +116,14 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
             state = states.get(entry.key, UserState())
             version = versions[decision.population_version]
             assert decision.cohort == cohort_of(policy, {}, first=not state.served)
-            prior = prior_for(state, Facts(policy, version), decision.cohort)
             believed = {
                 (pool, "like"): delays[0] for pool, delays in zip(policy.pools, version.delays, strict=True)
             }
             own = evidence_at(state, entry.at_ms, policy.memory, believed)
+            table = [
+                [[astuple(own.get((pool, "like"), Tally()))[which]] for pool in policy.pools] for which in (0, 1)
+            ]
+            prior = prior_for(state, Facts(policy, version), decision.cohort, np.array(table))
             for place, part in enumerate(decision.pools):
                 tally = own.get((part.pool, "like"), Tally())
                 assert part.alpha == [prior.alpha[place, 0] + tally.successes]
@@ -195,8 +200,10 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner.react(seen, 1001)
     after = Request(request_id="new2", user="nobody", slots=3)
     part = runner.serve(after, runner.gather(after), 1002).pools[place]
-    prior = prior_for(UserState(), runner.facts, "")
     arrived = runner.facts.population.delays[place][0].arrived(2)
+    own = np.zeros((2, 3, 1))
+    own[1, place, 0] = arrived
+    prior = prior_for(UserState(), runner.facts, "", own)
     assert part.alpha == prior.alpha[place].tolist()
     assert part.beta == pytest.approx([prior.beta[place, 0] + arrived], rel=1e-6)
 
