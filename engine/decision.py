@@ -23,13 +23,13 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `strength` is how many views the prior is worth that the user's own evidence updated; `fallback` the pool's
     share where no utility is above 0. `rates` are the draws, an entry per action for each: one draw for the whole
-    feed, or one for each slot. `delays` are what views will be matured by; `served` is how many of the user's slots
-    were this pool's before. `items` is the prefix of the pool's list that was read, `verdicts` a letter for each.
-    `stock` says how many items it offered, `filtered` how many it left out because the user had already reacted to
-    them or earlier pages hold them, `intended` how many slots utilities alone would have given it, `realised` how
-    many it got. `before` are its items in earlier pages; `floor` and `cap` how many slots of this one it had to get
-    and could (null: all);
-    `missing` says that it did not answer in time. What is left out is 0, null or false.
+    feed, or one for each slot (`draws_of_slots`). `delays` are what views will be matured by; `served` is how many
+    of the user's slots were this pool's before. `items` is the prefix of the pool's list that was read, `verdicts`
+    a letter for each. `stock` says how many items it offered, `filtered` how many it left out because the user had
+    already reacted to them or earlier pages hold them, `intended` how many slots utilities alone would have given
+    it, `realised` how many it got. `before` are its items in earlier pages; `floor` and `cap` how many slots of
+    this one it had to get and could (null: all); `missing` says that it did not answer in time. What is left out is
+    0, null or false.
     """
 
     pool: str
@@ -160,10 +160,18 @@ def posterior_of(record: Decision) -> Beta:
     )
 
 
+def draws_of_slots(slots: int) -> int:
+    """How many draws a page of one for each slot has: at least two, so that it is no page of one for the feed.
+
+    A feed may be asked for slot by slot. Each is a draw of its own then, and not the feed's first again.
+    """
+    return max(slots, 2)
+
+
 def rules_of(record: Decision) -> Rules:
     """How utilities became slots. Raises ValueError unless there is one draw, or one for each slot."""
     draws = len(record.pools[0].rates)
-    if draws not in (1, record.request.slots):
+    if draws not in (1, draws_of_slots(record.request.slots)):
         raise ValueError(f"{draws} draws are neither one for the feed nor one for each slot")
     return Rules(
         np.array(record.rewards, np.float64),

@@ -13,7 +13,7 @@ from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray
-from engine.decision import Decision, PoolPart, verdict_letters
+from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
 from engine.errors import InputError
 from engine.events import SLOTS_MAX, Request
 from engine.evidence import NOTHING, evidence_at, session_at
@@ -164,7 +164,7 @@ def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
         returns_table(given, _delta(facts)),
         settings.temperature,
         settings.epsilon,
-        slots if settings.draw == "slot" and beliefs.mode == "drawn" else 1,
+        draws_of_slots(slots) if settings.draw == "slot" and beliefs.mode == "drawn" else 1,
         beliefs.mode,
         beliefs.fallback,
         settings.order,
