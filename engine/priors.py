@@ -17,6 +17,7 @@ from engine.state import CohortCell, Tally, UserState
 
 LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes had come as expected
 MEAN_MAX = 0.999  # of a rate, whatever a user's level
+VIEWS_MIN = 1e-6  # of others: fewer are the rounding of a difference
 
 
 def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
@@ -55,6 +56,7 @@ def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | Non
             for name in facts.policy.pools
         ]
     )
+    alike = np.where(of_cohort[1] > VIEWS_MIN, alike, np.inf)  # or the user would be compared with nobody else
     strength = np.minimum(np.minimum(base + of_cohort[1], alike), settings.prior_strength)
     return Beta(mean * strength, (1.0 - mean) * strength)
 
