@@ -9,12 +9,11 @@ import numpy as np
 from blending.posterior import Beta
 from blending.types import FloatArray
 from engine.facts import Facts
+from engine.kernels import prior_means
 from engine.newcomers import taught_at
-from engine.policy import BlendPolicy
 from engine.state import UserState
 
 LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes had come as expected
-MEAN_MAX = 0.999  # of a rate, whatever a user's level
 
 
 def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | None = None) -> Beta:
@@ -30,36 +29,11 @@ def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | Non
     """
     settings = facts.policy.blend
     base = settings.base_successes + settings.base_failures
-    others = _others(state, facts)
-    place = facts.places[0][cohort]
-    of_cohort = others[place]
-    mean = _mean(others.sum(axis=0), of_cohort, 1.0, settings)
-    if own is not None:
-        mean = _mean(others.sum(axis=0), of_cohort, level(own, mean, LEVEL_CERTAINTY), settings)
-    strength = np.minimum(np.minimum(base + of_cohort[1], facts.alike[place]), settings.prior_strength)
+    others, place = _others(state, facts), facts.places[0][cohort]
+    own = np.zeros(others.shape[1:]) if own is None else own
+    mean = prior_means(others, place, own, settings.base_successes, base, LEVEL_CERTAINTY)
+    strength = np.minimum(np.minimum(base + others[place, 1], facts.alike[place]), settings.prior_strength)
     return Beta(mean * strength, (1.0 - mean) * strength)
-
-
-def level(own: FloatArray, mean: FloatArray, certainty: float) -> FloatArray:
-    """How often a user acts, over how often others would who had seen the same; by action, (actions,).
-
-    Its prior is Gamma(certainty, certainty), and successes are Poisson with the mean level * sum of E * rate; this
-    is the posterior's mean. `own` is (2, pools, actions), `mean` (pools, actions) the others' rates.
-    """
-    successes, exposure = own
-    return np.asarray((certainty + successes.sum(axis=0)) / (certainty + (exposure * mean).sum(axis=0)))
-
-
-def _mean(
-    everywhere: FloatArray, cohort: FloatArray, level: FloatArray | float, settings: BlendPolicy
-) -> FloatArray:
-    """Means of rates from S and E (2, pools, actions) of all cohorts and of one, successes times `level`."""
-    base = settings.base_successes + settings.base_failures
-    successes, exposure = everywhere.sum(axis=1)
-    all_pools = (settings.base_successes + level * successes) / (base + exposure)
-    pool = (base * all_pools + level * everywhere[0]) / (base + everywhere[1])
-    mean = (base * pool + level * cohort[0]) / (base + cohort[1])
-    return np.asarray(np.minimum(mean, MEAN_MAX))
 
 
 def _others(state: UserState, facts: Facts) -> FloatArray:
