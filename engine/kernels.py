@@ -1,9 +1,11 @@
-"""The hot loops of the pools. Each has an oracle in its test."""
+"""The hot loops of the pools and of priors. Each has an oracle in its test."""
 
 import numpy as np
 
 from blending.compiled import compiled
-from blending.types import IntArray, ItemArray
+from blending.types import FloatArray, IntArray, ItemArray
+
+MEAN_MAX = 0.999  # of a rate, whatever a user's level
 
 
 @compiled
@@ -85,3 +87,42 @@ def top_neighbours(
 @compiled
 def _precedes(item: int, other: int, scores: np.ndarray) -> bool:
     return bool(scores[item] > scores[other] or (scores[item] == scores[other] and item < other))
+
+
+@compiled
+def prior_means(
+    others: FloatArray, place: int, own: FloatArray, base_successes: float, base: float, certainty: float
+) -> FloatArray:
+    """What is expected of pools for a user of a cohort: from all pools to the pool to the cohort; (pools, actions).
+
+    `others` (cohorts, 2, pools, actions) are S and E of everybody else, `place` is the cohort's, `own` (2, pools,
+    actions) S and E of the user; each step is as sure of the next as `base` views, of which `base_successes` are.
+
+    What others show is taken at the user's level, how often the user acts over how often others would who had seen
+    the same: its prior is Gamma(certainty, certainty), successes are Poisson with the mean level * sum of E * rate,
+    and this is the posterior's mean.
+    """
+    cohorts, _, pools, actions = others.shape
+    means = np.empty((pools, actions))
+    for action in range(actions):
+        level = 1.0
+        for _ in range(2):
+            successes, exposure = 0.0, 0.0
+            for cohort in range(cohorts):
+                for pool in range(pools):
+                    successes += others[cohort, 0, pool, action]
+                    exposure += others[cohort, 1, pool, action]
+            all_pools = (base_successes + level * successes) / (base + exposure)
+            acted, expected = certainty, certainty
+            for pool in range(pools):
+                successes, exposure = 0.0, 0.0
+                for cohort in range(cohorts):
+                    successes += others[cohort, 0, pool, action]
+                    exposure += others[cohort, 1, pool, action]
+                everywhere = (base * all_pools + level * successes) / (base + exposure)
+                successes, exposure = others[place, 0, pool, action], others[place, 1, pool, action]
+                means[pool, action] = min((base * everywhere + level * successes) / (base + exposure), MEAN_MAX)
+                acted += own[0, pool, action]
+                expected += own[1, pool, action] * means[pool, action]
+            level = acted / expected
+    return means

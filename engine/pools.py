@@ -9,23 +9,16 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from msgspec import Struct
 
 from blending.blend import Lists, lists_of
 from blending.types import IntArray, ItemArray
 from engine.errors import InputError
 from engine.events import Request
+from engine.facts import Facts
 from engine.kernels import first_allowed, top_neighbours
-from engine.policy import Policy, PoolKind
+from engine.policy import PoolKind
 from engine.population import Population
 from engine.state import UserState
-
-
-class Facts(Struct, frozen=True):
-    """The shared facts of one decision, handed over as one value."""
-
-    policy: Policy
-    population: Population
 
 
 class Visitor(NamedTuple):

@@ -4,32 +4,17 @@ Each level is as sure of the next as `base_successes + base_failures` views; how
 found by empirical Bayes, and says how many views it takes until a user is believed more than the cohort.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from blending.posterior import Beta
 from blending.types import FloatArray
+from engine.facts import Facts
+from engine.kernels import prior_means
 from engine.newcomers import taught_at
-from engine.policy import NEW, BlendPolicy, Policy
-from engine.pools import Facts
-from engine.state import CohortCell, Tally, UserState
+from engine.state import UserState
 
 LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes had come as expected
-MEAN_MAX = 0.999  # of a rate, whatever a user's level
 VIEWS_MIN = 1e-6  # of others: fewer are the rounding of a difference
-
-
-def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
-    """The cohort of a request: what the policy's key of its context says, and whether it is a user's first page."""
-    value = context.get(policy.blend.cohort_by, "")
-    named = value if value in policy.blend.cohorts else ""
-    return f"{named} {NEW}".strip() if first else named
-
-
-def cohorts_of(policy: Policy) -> list[str]:
-    """All cohorts that requests of a policy may belong to."""
-    return [name for value in ("", *policy.blend.cohorts) for name in (value, f"{value} {NEW}".strip())]
 
 
 def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | None = None) -> Beta:
@@ -45,57 +30,28 @@ def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | Non
     """
     settings = facts.policy.blend
     base = settings.base_successes + settings.base_failures
-    others = _others(state, facts)
-    of_cohort = others[cohorts_of(facts.policy).index(cohort)]
-    mean = _mean(others.sum(axis=0), of_cohort, 1.0, settings)
-    if own is not None:
-        mean = _mean(others.sum(axis=0), of_cohort, level(own, mean, LEVEL_CERTAINTY), settings)
-    alike = np.array(
-        [
-            [facts.population.strengths.get((cohort, name, action), np.inf) for action in facts.policy.rewarded]
-            for name in facts.policy.pools
-        ]
-    )
-    alike = np.where(of_cohort[1] > VIEWS_MIN, alike, np.inf)  # or the user would be compared with nobody else
-    strength = np.minimum(np.minimum(base + of_cohort[1], alike), settings.prior_strength)
+    others, place = _others(state, facts), facts.places[0][cohort]
+    own = np.zeros(others.shape[1:]) if own is None else own
+    mean = prior_means(others, place, own, settings.base_successes, base, LEVEL_CERTAINTY)
+    views = others[place, 1]
+    alike = np.where(
+        views > VIEWS_MIN, facts.alike[place], np.inf
+    )  # or it is the user alone
+    strength = np.minimum(np.minimum(base + views, alike), settings.prior_strength)
     return Beta(mean * strength, (1.0 - mean) * strength)
-
-
-def level(own: FloatArray, mean: FloatArray, certainty: float) -> FloatArray:
-    """How often a user acts, over how often others would who had seen the same; by action, (actions,).
-
-    Its prior is Gamma(certainty, certainty), and successes are Poisson with the mean level * sum of E * rate; this
-    is the posterior's mean. `own` is (2, pools, actions), `mean` (pools, actions) the others' rates.
-    """
-    successes, exposure = own
-    return np.asarray((certainty + successes.sum(axis=0)) / (certainty + (exposure * mean).sum(axis=0)))
-
-
-def _mean(
-    everywhere: FloatArray, cohort: FloatArray, level: FloatArray | float, settings: BlendPolicy
-) -> FloatArray:
-    """Means of rates from S and E (2, pools, actions) of all cohorts and of one, successes times `level`."""
-    base = settings.base_successes + settings.base_failures
-    successes, exposure = everywhere.sum(axis=1)
-    all_pools = (settings.base_successes + level * successes) / (base + exposure)
-    pool = (base * all_pools + level * everywhere[0]) / (base + everywhere[1])
-    mean = (base * pool + level * cohort[0]) / (base + cohort[1])
-    return np.asarray(np.minimum(mean, MEAN_MAX))
 
 
 def _others(state: UserState, facts: Facts) -> FloatArray:
     """S and E of everybody else's first slots, shape (cohorts, 2, pools, actions); S <= E."""
-    policy, population = facts.policy, facts.population
-    half_life_ms = policy.memory.cohort_half_life_ms
-    own = {cell: taught_at(taught, population.at_ms, half_life_ms) for cell, taught in state.taught.items()}
-    table = np.array([_table(policy, cohort, population.newcomers) for cohort in cohorts_of(policy)])
-    if own:
-        table -= np.array([_table(policy, cohort, own) for cohort in cohorts_of(policy)])
-    exposure = np.maximum(table[:, 1], 0.0)  # below 0 where this version is older than what the user taught
-    return np.stack((np.clip(table[:, 0], 0.0, exposure), exposure), axis=1)
-
-
-def _table(policy: Policy, cohort: str, evidence: Mapping[CohortCell, Tally]) -> list[list[list[float]]]:
-    nothing = Tally()
-    cells = [[evidence.get((cohort, pool, action), nothing) for action in policy.rewarded] for pool in policy.pools]
-    return [[[cell.successes for cell in row] for row in cells], [[cell.exposure for cell in row] for row in cells]]
+    if not state.taught:
+        return facts.newcomers
+    (cohorts, pools, actions), table = facts.places, facts.newcomers.copy()
+    half_life_ms = facts.policy.memory.cohort_half_life_ms
+    for (cohort, pool, action), taught in state.taught.items():
+        if cohort in cohorts and pool in pools and action in actions:
+            own = taught_at(taught, facts.population.at_ms, half_life_ms)
+            cell = table[cohorts[cohort], :, pools[pool], actions[action]]
+            # Below 0 where this version is older than what the user taught.
+            cell[1] = max(cell[1] - own.exposure, 0.0)
+            cell[0] = min(max(cell[0] - own.successes, 0.0), cell[1])
+    return table

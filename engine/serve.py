@@ -17,10 +17,11 @@ from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
 from engine.errors import InputError
 from engine.events import SLOTS_MAX, Request
 from engine.evidence import NOTHING, evidence_at, session_at
+from engine.facts import Facts, cohort_of
 from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
-from engine.pools import Facts, Gathered
-from engine.priors import cohort_of, prior_for
+from engine.pools import Gathered
+from engine.priors import prior_for
 from engine.state import Cell, Cursor, Tally, UserState
 
 MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected", "fixed": "fixed"}

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, Organic, Request, Seen
+from engine.facts import Facts
 from engine.policy import ActionPolicy, Policy
-from engine.pools import Facts
 from engine.priors import prior_for
 from engine.state import UserState
 from simulator.baselines import PLAIN, Asked, Baseline, baselines

@@ -11,9 +11,10 @@ from typing import Protocol
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Reaction, Request, Seen
+from engine.facts import Facts
 from engine.fold import Outcome, close_due, fold
 from engine.policy import Policy
-from engine.pools import Facts, Gathered, gather
+from engine.pools import Gathered, gather
 from engine.population import Sums, fit
 from engine.serve import serve
 from engine.state import Lesson, UserState

@@ -6,8 +6,8 @@ import logging
 import msgspec
 
 from engine.errors import InputError
+from engine.facts import Facts
 from engine.policy import Policy
-from engine.pools import Facts
 from engine.population import Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from streams.broker import Consumer, whole_topic

@@ -14,9 +14,10 @@ import msgspec
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, Organic, Reaction, Request, Seen, Tick
+from engine.facts import Facts
 from engine.fold import close_due, fold
 from engine.policy import Policy
-from engine.pools import Facts, gather
+from engine.pools import gather
 from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from engine.decision import Decision
 from engine.events import Acted, Request, Seen
+from engine.facts import Facts
 from engine.fold import fold
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
-from engine.pools import Facts, gather
+from engine.pools import gather
 from engine.population import Sums, fit
 from engine.serve import serve
 from engine.state import UserState

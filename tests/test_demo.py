@@ -19,10 +19,12 @@ from streams.recording import read_topic
 SWAPPED = """
 [pools.popular]
 kind = "popular"
+floor = 0.1
 [pools.similar]
 kind = "fresh"
 [pools.fresh]
 kind = "similar"
+floor = 0.1
 """
 
 
@@ -75,6 +77,17 @@ def test_the_blend_reaches_97_percent_of_the_best_pool_and_1_4_times_the_uniform
     assert hit(plain, "feedloom") >= 0.97 * max(hit(plain, name) for name in plain["pool_share"])
     assert hit(plain, "feedloom") >= 1.4 * hit(plain, "uniform")
     assert plain["pool_share"]["fresh"] < 0.01
+
+
+def test_a_posterior_per_user_loses_nothing_to_one_for_everybody_and_much_less_than_on_a_weak_prior(
+    demos: dict[str, dict[str, Any]],
+) -> None:
+    """Paired by user: within a standard error of the one, above the other by a one-sided 97.5 % bound."""
+    minus = demos["plain"]["feedloom_minus"]
+    everybody, naive = minus["global_thompson"], minus["naive_thompson"]
+    assert everybody["difference"] >= -everybody["standard_error"]
+    assert naive["difference"] - 1.96 * naive["standard_error"] > 0
+    assert set(demos["plain"]["views_to_personal"]) == {"popular", "similar", "fresh"}
 
 
 def test_what_a_pool_holds_decides_and_not_its_name(demos: dict[str, dict[str, Any]]) -> None:

@@ -13,12 +13,12 @@ from engine.decision import difference
 from engine.errors import InputError
 from engine.events import Acted, Organic, Request, Seen
 from engine.evidence import evidence_at
+from engine.facts import Facts, cohort_of
 from engine.fold import fold
 from engine.newcomers import NewcomersRecord
 from engine.policy import Policy, PopulationPolicy
-from engine.pools import Facts
 from engine.population import Sums, fit
-from engine.priors import cohort_of, prior_for
+from engine.priors import prior_for
 from engine.state import CohortCell, Tally, UserState
 from streams.embedded import EmbeddedRunner
 from streams.recording import Entry

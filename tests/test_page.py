@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from pages import LIKE, asked, external, facts_of, lists, reacted
 
 from engine.decision import difference
+from engine.facts import Facts
 from engine.page import Degraded, Wanted, page_of, wanted_of
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
-from engine.pools import Facts
 from engine.state import Tally
 from streams.codec import decode, encode
 

@@ -11,9 +11,9 @@ from engine.decision import difference
 from engine.errors import InputError
 from engine.events import SLOTS_MAX, Reaction
 from engine.evidence import evidence_at
+from engine.facts import Facts
 from engine.fold import close_due, fold
 from engine.policy import ActionPolicy, BlendPolicy, Policy
-from engine.pools import Facts
 from engine.state import UserState, ViewLesson
 from streams.codec import decode, encode
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.evidence import evidence_at
+from engine.facts import Facts
 from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
-from engine.pools import Facts
 from engine.population import Sums, fit
 from streams.codec import decode, encode
 from streams.partition import Message, Partition, Record

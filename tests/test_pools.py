@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.events import Request
+from engine.facts import Facts
 from engine.kernels import first_allowed, is_excluded, top_neighbours
 from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
-from engine.pools import KINDS, Facts, Fresh, Pool, Popular, Ranking, Similar, Visitor, gather, visitor_of
+from engine.pools import KINDS, Fresh, Pool, Popular, Ranking, Similar, Visitor, gather, visitor_of
 from engine.population import Population, Sums, fit
 from engine.serve import serve
 from engine.state import Cursor, Reacted, ReactionLesson, UserState

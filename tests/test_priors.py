@@ -15,12 +15,12 @@ from test_fold import AT_ONCE, decision
 
 from blending.hierarchy import Prior, fitted
 from engine.evidence import evidence_at
+from engine.facts import Facts, cohort_of, cohorts_of
 from engine.fold import close_due, fold
 from engine.newcomers import Newcomers
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
-from engine.pools import Facts
 from engine.population import STRENGTH_SD, Sums, fit
-from engine.priors import cohort_of, cohorts_of, prior_for
+from engine.priors import prior_for
 from engine.state import Lesson, PriorLesson, Tally, UserState
 
 TWO_ACTIONS = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-1.0)}

@@ -1,0 +1,68 @@
+"""The shared facts of a decision as one value, and what they say of pools as tables."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+from msgspec import Struct
+
+from blending.types import FloatArray
+from engine.policy import NEW, Policy
+from engine.population import Population
+from engine.state import Tally
+
+
+def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
+    """The cohort of a request: what the policy's key of its context says, and whether it is a user's first page."""
+    value = context.get(policy.blend.cohort_by, "")
+    named = value if value in policy.blend.cohorts else ""
+    return f"{named} {NEW}".strip() if first else named
+
+
+def cohorts_of(policy: Policy) -> list[str]:
+    """All cohorts that requests of a policy may belong to."""
+    return [name for value in ("", *policy.blend.cohorts) for name in (value, f"{value} {NEW}".strip())]
+
+
+class Facts(Struct, frozen=True, dict=True):
+    """The shared facts of one decision, handed over as one value."""
+
+    policy: Policy
+    population: Population
+
+    @cached_property
+    def places(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Where cohorts, pools and actions stand in the tables."""
+        policy = self.policy
+        cohorts, pools, actions = (
+            {name: at for at, name in enumerate(names)}
+            for names in (cohorts_of(policy), policy.pools, policy.rewarded)
+        )
+        return cohorts, pools, actions
+
+    @cached_property
+    def newcomers(self) -> FloatArray:
+        """S and E of all newcomers, shape (cohorts, 2, pools, actions)."""
+        cohorts, pools, actions = self.places
+        table = np.zeros((len(cohorts), 2, len(pools), len(actions)))
+        for cell, tally in self.population.newcomers.items():
+            self._put(table, cell, tally)
+        return table
+
+    @cached_property
+    def alike(self) -> FloatArray:
+        """How many views' worth users are alike, (cohorts, pools, actions); infinite where nothing is known."""
+        cohorts, pools, actions = self.places
+        table = np.full((len(cohorts), 1, len(pools), len(actions)), np.inf)
+        for cell, strength in self.population.strengths.items():
+            self._put(table, cell, strength)
+        return table[:, 0]
+
+    def _put(self, table: FloatArray, cell: tuple[str, str, str], value: Tally | float) -> None:
+        """Put a value into its cell, if the policy has it."""
+        places = [at.get(name) for at, name in zip(self.places, cell, strict=True)]
+        if None not in places:
+            cohort, pool, action = places
+            table[cohort, :, pool, action] = (
+                (value.successes, value.exposure) if isinstance(value, Tally) else value
+            )
