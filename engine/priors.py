@@ -34,9 +34,8 @@ def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | Non
     own = np.zeros(others.shape[1:]) if own is None else own
     mean = prior_means(others, place, own, settings.base_successes, base, LEVEL_CERTAINTY)
     views = others[place, 1]
-    alike = np.where(
-        views > VIEWS_MIN, facts.alike[place], np.inf
-    )  # or it is the user alone
+    # Of a user whom nobody else stands beside, strengths know the user alone.
+    alike = np.where(views > VIEWS_MIN, facts.alike[place], np.inf)
     strength = np.minimum(np.minimum(base + views, alike), settings.prior_strength)
     return Beta(mean * strength, (1.0 - mean) * strength)
 

@@ -65,6 +65,18 @@ def test_pages_are_what_one_page_of_all_their_slots_would_be(sizes, draw, return
 STEPS = (("a", 1), ("b", 3), ("c", 7))
 
 
+@pytest.mark.parametrize("draw", ["feed", "slot"])
+def test_a_feed_asked_for_slot_by_slot_is_that_of_one_page(draw: str) -> None:
+    """One draw for the feed is that of all its pages; one for each slot is another on each."""
+    facts = facts_of(Policy(ABC, LIKE, BlendPolicy(draw=draw, returns="winner", epsilon=0.0, temperature=1.0)))
+    pages = feed(facts, [1] * 12, lists(12, "a", "b", "c"))
+    whole = asked(facts, "p0", 12, lists(12, "a", "b", "c")).decision
+    owners = [page.decision.slot_pools[0] for page in pages]
+    assert owners == whole.slot_pools
+    assert (len(set(owners)) == 1) == (draw == "feed")
+    assert all(difference(page.decision) is None for page in pages)
+
+
 @given(policies(), offers, st.lists(st.integers(1, 7), min_size=2, max_size=4))
 def test_no_item_stands_twice_in_a_feed_and_pages_end_where_stock_does(policy: Policy, candidates, sizes) -> None:
     candidates = {name: items for name, items in candidates.items() if name in policy.pools}

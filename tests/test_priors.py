@@ -246,7 +246,7 @@ def test_a_heavy_user_weighs_no_more_than_the_first_newcomer_slots(slots: int, m
 
 
 lessons_of = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 5), st.floats(0.0, 5.0), st.integers(0, 600 * HALF_LIFE_MS)),
+    st.tuples(st.integers(0, 3), st.integers(0, 5), st.floats(0.0, 5.0), st.integers(0, 2000 * HALF_LIFE_MS)),
     min_size=1,
     max_size=20,
 )
@@ -266,7 +266,7 @@ def as_lessons(steps: list[tuple[int, int, float, int]]) -> list[PriorLesson]:
 @given(lessons_of, st.data())
 def test_what_newcomers_taught_halves_in_a_half_life_in_any_order_over_any_partitions(steps, data) -> None:
     lessons = as_lessons(steps)
-    now_ms = 600 * HALF_LIFE_MS
+    now_ms = 2000 * HALF_LIFE_MS
     weights = [2.0 ** (-(now_ms - lesson.at_ms) / HALF_LIFE_MS) for lesson in lessons]
     exposure = sum(w * (x.after.exposure - x.before.exposure) for w, x in zip(weights, lessons, strict=True))
     successes = sum(w * (x.after.successes - x.before.successes) for w, x in zip(weights, lessons, strict=True))
