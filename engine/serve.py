@@ -35,6 +35,7 @@ class Beliefs(NamedTuple):
     """
 
     cohort: str
+    levels: FloatArray
     posterior: Beta
     strength: FloatArray
     fallback: FloatArray
@@ -86,6 +87,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         mode=rules.mode,
         order=rules.order,
         cohort=beliefs.cohort,
+        levels=beliefs.levels.tolist(),
         explored=made.explored,
         newcomer=sum(state.served.values()) < settings.newcomer_slots,
         actions=list(policy.rewarded),
@@ -115,6 +117,7 @@ def _continued(cursor: Cursor) -> Beliefs:
     pools = cursor.pools
     return Beliefs(
         cursor.cohort,
+        np.array(cursor.levels),
         Beta(np.array([pool.alpha for pool in pools]), np.array([pool.beta for pool in pools])),
         np.array([pool.strength for pool in pools]),
         np.array([pool.fallback for pool in pools]),
@@ -127,7 +130,7 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
     policy, settings, delays = facts.policy, facts.policy.blend, _delays(facts)
     cohort = cohort_of(policy, request.context, first=not state.served)
     own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
-    prior = prior_for(state, facts, cohort, own)
+    prior, levels = prior_for(state, facts, cohort, own)
     posterior = updated(prior, *own)
     if settings.session_strength > 0.0:
         now = _table(policy, session_at(state, at_ms, policy.memory, delays))
@@ -137,7 +140,7 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
     if settings.draw != "fixed" and (expected > 0.0).any():
         fallback = np.maximum(expected, 0.0)
     before = np.zeros(len(policy.pools), np.int64)
-    return Beliefs(cohort, posterior, prior.alpha + prior.beta, fallback, own[1].max(axis=1), before)
+    return Beliefs(cohort, levels, posterior, prior.alpha + prior.beta, fallback, own[1].max(axis=1), before)
 
 
 def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:
