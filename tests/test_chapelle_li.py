@@ -11,22 +11,14 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from blending.kernels import bits_at, draw_rates, log_gamma_variate, uniform_at
 from blending.randomness import key_of
+from blending.sampling import beta_variate, bits_at, draw_rates, uniform_at
 
 STEPS = 200_000
 ITEMS = 10
 PUBLISHED = {1: 9105, 3: 9199, 10: 9049, 32: 9451, 100: 11550, 316: 21594, 1000: 59256}  # over 10**6 steps
 SEEDS = range(6)
 QUANTILE = float(stats.t.ppf(0.9995, len(SEEDS) - 1))
-
-
-@njit(error_model="numpy")
-def beta_4_4(key: np.uint64, counter: np.uint64) -> tuple[float, np.uint64]:
-    """A rate, and the next unused counter."""
-    log_x, counter = log_gamma_variate(4.0, key, counter)
-    log_y, counter = log_gamma_variate(4.0, key, counter)
-    return 1.0 / (1.0 + np.exp(log_y - log_x)), counter
 
 
 @njit(error_model="numpy")
@@ -39,10 +31,10 @@ def regret_of(key: np.uint64, delay: int, steps: int, items: int) -> float:
     late_reward = np.zeros(delay)
     world, counter = bits_at(key, np.uint64(0)), np.uint64(0)
     for item in range(items):
-        rates[item], counter = beta_4_4(world, counter)
+        rates[item], counter = beta_variate(4.0, 4.0, world, counter)
     lost = 0.0
     for step in range(steps):
-        drawn = draw_rates(successes, failures, bits_at(key, np.uint64(step + 1)), 1)
+        drawn = draw_rates(successes, failures, bits_at(key, np.uint64(step + 1)), 1, 0)
         best = np.argmax(drawn[0, :, 0])
         lost += rates.max() - rates[best]
         late = step % delay
@@ -56,7 +48,7 @@ def regret_of(key: np.uint64, delay: int, steps: int, items: int) -> float:
         if uniform_at(world, counter) < 0.001:
             counter += np.uint64(1)
             item = np.int64(uniform_at(world, counter) * items)
-            rates[item], counter = beta_4_4(world, counter)
+            rates[item], counter = beta_variate(4.0, 4.0, world, counter)
             successes[item, 0], failures[item, 0] = 1.0, 1.0
             age[item] += 1
     return lost
