@@ -191,8 +191,8 @@ def allocate(
     """
     pools = stock.size
     verdicts[:] = UNREAD
-    # One array for all of these, because making one takes as long as filling a slot. `owed` are slots to come of the
-    # plan, `given` is in the whole feed, `own` on this page; both count what is planned.
+    # One array for all of these, because making one takes as long as filling a slot. `owed` are planned slots to
+    # come, `given` is in the whole feed, `own` on this page; both count what is planned.
     work = np.zeros(5 * pools + slots, np.int64)
     left, given, own = work[:pools], work[pools : 2 * pools], work[2 * pools : 3 * pools]
     open_pools, owed, feed = work[3 * pools : 4 * pools], work[4 * pools : 5 * pools], work[5 * pools :]

@@ -8,9 +8,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from blending.blend import NO_LIMITS, NO_PLAN, Lists, lists_of
-from blending.kernels import allocate
+from blending.kernels import allocate, weighed
 from blending.posterior import Beta
-from blending.sampling import EXPLORE_STREAM, uniform_at
+from blending.sampling import EXPLORE_STREAM, draw_rates, uniform_at
 
 ROOT = Path(__file__).parent.parent
 SEED = 20161111
@@ -44,6 +44,20 @@ def splitmix64(key: int, counter: int) -> int:
 def disjoint(pools: int, length: int) -> Lists:
     """Lists without a common item."""
     return lists_of([np.arange(pool * length, (pool + 1) * length, dtype=np.int32) for pool in range(pools)])
+
+
+def rates_of(alpha: np.ndarray, beta: np.ndarray, key: np.uint64, draws: int, first: int = 0) -> np.ndarray:
+    """What `draw_rates` fills an array of so many draws with."""
+    rates = np.full((draws, *alpha.shape), np.nan)
+    draw_rates(alpha, beta, key, first, rates)
+    return rates
+
+
+def utilities_of(rates: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """What `weighed` fills an array of utilities with."""
+    utilities = np.full(rates.shape[:2], np.nan)
+    weighed(rates, rewards, utilities)
+    return utilities
 
 
 class Offer(NamedTuple):
@@ -90,7 +104,10 @@ class Offer(NamedTuple):
         """What `allocate` makes of it."""
         table = np.zeros((0, 0)) if chances is None else chances
         head = (self.utilities, self.falls, self.ties, self.returns, *self.lists, self.limits, self.plan)
-        return allocate(*head, self.slots, self.explored, self.start, self.key, table)
+        placed = np.empty((2, self.slots), np.int64)
+        verdicts = np.empty(self.lists.items.shape, np.int64)
+        length = allocate(*head, self.slots, self.explored, self.start, self.key, table, placed, verdicts)
+        return placed[:, :length], verdicts
 
 
 class Plain(NamedTuple):

@@ -21,7 +21,9 @@ from arms import (
     letters,
     plain_allocation,
     posteriors,
+    rates_of,
     shapes,
+    utilities_of,
 )
 from chance import assert_counts
 from hypothesis import given
@@ -29,12 +31,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from blending.blend import MODES, NO_PLAN, Lists, Order, Page, Rules, blend, fallen, intended, lists_of
-from blending.kernels import fall_back, intended_counts, utilities_of
+from blending.kernels import drawn_utilities, fall_back, intended_counts
 from blending.order import floor_plans, rounded, spread_plans
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
-from blending.sampling import EXPLORE_STREAM, PLAN_STREAM, draw_rates, tie_breaks, uniform_at, uniforms_of
+from blending.sampling import EXPLORE_STREAM, PLAN_STREAM, tie_breaks, uniform_at, uniforms_of
 
 
 def plain_rules(rewards: list[float], slots: int) -> Rules:
@@ -55,10 +57,14 @@ def first_slots(posterior: Beta, rules: Rules, purpose: str, blends: int) -> np.
 def test_utilities_are_added_in_the_order_of_the_actions(
     rewards: list[float], alpha: list[float], key: np.uint64
 ) -> None:
-    rates = draw_rates(np.array([alpha]), np.ones((1, 3)), key, 2, 0)
+    rates = rates_of(np.array([alpha]), np.ones((1, 3)), key, 2, 0)
     products = [[rate * reward for rate, reward in zip(row, rewards, strict=True)] for row in rates[:, 0].tolist()]
     expected = [[one + two + three] for one, two, three in products]
     assert utilities_of(rates, np.array(rewards)).tolist() == expected
+    alone, utilities = np.empty_like(rates), np.empty((2, 1))
+    drawn_utilities(np.array([alpha]), np.ones((1, 3)), np.array(rewards), alone, utilities, key)
+    assert np.array_equal(alone, rates)
+    assert utilities.tolist() == expected
 
 
 def test_the_order_of_addition_shows_in_the_last_bit() -> None:
@@ -133,7 +139,7 @@ def test_a_blend_is_its_draws_its_utilities_its_plan_and_its_allocation(
     made = blend(posterior, by, lists, key, page)
     alpha, beta = posterior.alpha / by.temperature, posterior.beta / by.temperature
     first = page.start if by.draws > 1 else 0  # one draw serves all pages
-    drawn = draw_rates(alpha, beta, key, by.draws, first) if by.mode == "drawn" else (alpha / (alpha + beta))[None]
+    drawn = rates_of(alpha, beta, key, by.draws, first) if by.mode == "drawn" else (alpha / (alpha + beta))[None]
     utilities, ties = utilities_of(drawn, by.rewards), tie_breaks(pools, key)
     fell = fall_back(utilities, fallback, lists.stock, MODES[by.mode])
     explored = uniform_at(key, np.uint64(EXPLORE_STREAM * 2**32)) < by.epsilon

@@ -24,7 +24,7 @@ QUANTILE = float(stats.t.ppf(0.9995, len(SEEDS) - 1))
 @njit(error_model="numpy")
 def regret_of(key: np.uint64, delay: int, steps: int, items: int) -> float:
     """Expected reward lost by Thompson sampling with the engine's own draws."""
-    rates = np.empty(items)
+    rates, drawn = np.empty(items), np.empty((1, items, 1))
     successes, failures = np.ones((items, 1)), np.ones((items, 1))
     age = np.zeros(items, np.int64)  # how often the item was replaced: feedback on a former one is void
     late_item, late_age = np.zeros(delay, np.int64), np.zeros(delay, np.int64)
@@ -34,7 +34,7 @@ def regret_of(key: np.uint64, delay: int, steps: int, items: int) -> float:
         rates[item], counter = beta_variate(4.0, 4.0, world, counter)
     lost = 0.0
     for step in range(steps):
-        drawn = draw_rates(successes, failures, bits_at(key, np.uint64(step + 1)), 1, 0)
+        draw_rates(successes, failures, bits_at(key, np.uint64(step + 1)), 0, drawn)
         best = np.argmax(drawn[0, :, 0])
         lost += rates.max() - rates[best]
         late = step % delay

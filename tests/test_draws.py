@@ -25,6 +25,7 @@ from arms import (
     keys,
     names,
     posteriors,
+    rates_of,
     shapes,
     splitmix64,
     words,
@@ -42,7 +43,6 @@ from blending.sampling import (
     TAIL,
     beta_variate,
     bits_at,
-    draw_rates,
     gamma_variate,
     normal_variate,
     stream,
@@ -273,16 +273,16 @@ def test_gamma_variates_have_their_distribution(shape: float) -> None:
 def test_rates_have_the_beta_distribution_of_their_arm(alpha: float, beta: float) -> None:
     """Kolmogorov-Smirnov at 1e-7 each: eight tests. Half the draws come from one key, half from many."""
     cells = (50, 50)
-    wide = draw_rates(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"), 20, 0)
+    wide = rates_of(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"), 20, 0)
     one = (np.full((5, 5), alpha), np.full((5, 5), beta))
-    many = [draw_rates(*one, key_of(SEED, "many", str(number)), 2, 0) for number in range(1000)]
+    many = [rates_of(*one, key_of(SEED, "many", str(number)), 2, 0) for number in range(1000)]
     drawn = np.concatenate([wide.ravel(), np.ravel(many)])
     assert stats.kstest(drawn, stats.beta(alpha, beta).cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
 
 
 def test_the_draws_of_neighbouring_arms_and_slots_are_uncorrelated() -> None:
     """The correlation of n independent pairs is normal with variance 1 / n: beyond 5.5 sd once in 2.6e7."""
-    rates = draw_rates(np.ones((50_000, 2)), np.ones((50_000, 2)), key_of(SEED, "pairs"), 2, 0)
+    rates = rates_of(np.ones((50_000, 2)), np.ones((50_000, 2)), key_of(SEED, "pairs"), 2, 0)
     pairs = {
         "two actions": (rates[0, :, 0], rates[0, :, 1]),
         "two pools": (rates[0, :-1, 1], rates[0, 1:, 0]),
@@ -296,7 +296,9 @@ def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: P
     """Machine code is kept beside the source; another process compiles anew in an empty folder."""
     program = (
         "import numpy as np; from blending.sampling import draw_rates; from blending.randomness import key_of; "
-        "print(draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, 'a'), 2, 0).ravel().tolist())"
+        "rates = np.empty((2, 1, 2)); "
+        "draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, 'a'), 0, rates); "
+        "print(rates.ravel().tolist())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -307,7 +309,7 @@ def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: P
         text=True,
         check=True,
     )
-    here = draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, "a"), 2, 0).ravel().tolist()
+    here = rates_of(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, "a"), 2, 0).ravel().tolist()
     assert json.loads(done.stdout) == here
 
 
@@ -315,12 +317,12 @@ def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: P
 def test_another_arms_posterior_never_moves_a_draw(
     posterior: Beta, key: np.uint64, draws: int, data: st.DataObject
 ) -> None:
-    before = draw_rates(*posterior, key, draws, 0)
+    before = rates_of(*posterior, key, draws, 0)
     pool, action = (data.draw(st.integers(0, size - 1)) for size in posterior.alpha.shape)
     alpha, beta = posterior.alpha.copy(), posterior.beta.copy()
     alpha[pool, action] += data.draw(shapes)
     beta[pool, action] += data.draw(shapes)
-    after = draw_rates(alpha, beta, key, draws, 0)
+    after = rates_of(alpha, beta, key, draws, 0)
     others = np.ones(before.shape, bool)
     others[:, pool, action] = False
     assert np.array_equal(before[others], after[others])
@@ -329,16 +331,16 @@ def test_another_arms_posterior_never_moves_a_draw(
 
 @given(posteriors(), keys, keys)
 def test_draws_are_a_function_of_the_key(posterior: Beta, key: np.uint64, other: np.uint64) -> None:
-    rates = draw_rates(*posterior, key, 1, 0)
-    assert np.array_equal(rates, draw_rates(*posterior, key, 1, 0))
-    assert np.array_equal(rates, draw_rates(*posterior, other, 1, 0)) == (key == other)
+    rates = rates_of(*posterior, key, 1, 0)
+    assert np.array_equal(rates, rates_of(*posterior, key, 1, 0))
+    assert np.array_equal(rates, rates_of(*posterior, other, 1, 0)) == (key == other)
 
 
 @given(posteriors(), keys, st.integers(1, 4))
 def test_drawing_for_more_slots_only_appends(posterior: Beta, key: np.uint64, draws: int) -> None:
-    longer = draw_rates(*posterior, key, draws + 2, 0)
-    assert np.array_equal(longer[:draws], draw_rates(*posterior, key, draws, 0))
-    assert np.array_equal(longer[draws:], draw_rates(*posterior, key, 2, draws))
+    longer = rates_of(*posterior, key, draws + 2, 0)
+    assert np.array_equal(longer[:draws], rates_of(*posterior, key, draws, 0))
+    assert np.array_equal(longer[draws:], rates_of(*posterior, key, 2, draws))
 
 
 # Posteriors
