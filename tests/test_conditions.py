@@ -64,6 +64,19 @@ def test_floors_and_caps_hold_and_the_page_is_full_in_any_mode_and_order(case: F
     assert np.all(got <= page.limits[2])
 
 
+@given(feasible_pages(shared=False), keys, st.lists(st.integers(0, 3), min_size=5, max_size=5))
+def test_caps_that_leave_slots_empty_give_way_only_when_every_pool_is_full(
+    case: Feasible, key: np.uint64, caps: list[int]
+) -> None:
+    posterior, lists, rules, _ = case
+    pools = lists.stock.size
+    limits = np.array([np.zeros(pools), np.zeros(pools), caps[:pools]], np.int64)
+    got = np.bincount(blend(posterior, rules, lists, key, Page(limits)).slot_pools, minlength=pools)
+    full = np.minimum(limits[2], lists.stock)
+    assert got.sum() == rules.returns.size
+    assert np.all(got >= full) if full.sum() <= got.sum() else np.all(got <= full)
+
+
 @given(feasible_pages(shared=False), keys)
 def test_pinned_slots_are_kept_with_the_last_item_of_a_pool_if_it_must_be(case: Feasible, key: np.uint64) -> None:
     """Lists without a common item; also where only pins are asked for."""
