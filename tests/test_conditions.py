@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from arms import keys, posteriors
+from arms import disjoint, keys, posteriors
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -68,13 +68,14 @@ def test_floors_and_caps_hold_and_the_page_is_full_in_any_mode_and_order(case: F
 def test_caps_that_leave_slots_empty_give_way_only_when_every_pool_is_full(
     case: Feasible, key: np.uint64, caps: list[int]
 ) -> None:
-    posterior, lists, rules, _ = case
-    pools = lists.stock.size
+    posterior, (_, stock), rules, _ = case
+    pools, slots = stock.size, rules.returns.size
+    lists = disjoint(pools, slots)
     limits = np.array([np.zeros(pools), np.zeros(pools), caps[:pools]], np.int64)
     got = np.bincount(blend(posterior, rules, lists, key, Page(limits)).slot_pools, minlength=pools)
-    full = np.minimum(limits[2], lists.stock)
-    assert got.sum() == rules.returns.size
-    assert np.all(got >= full) if full.sum() <= got.sum() else np.all(got <= full)
+    full = np.minimum(limits[2], slots)
+    assert got.sum() == slots
+    assert np.all(got >= full) if full.sum() <= slots else np.all(got <= full)
 
 
 @given(feasible_pages(shared=False), keys)

@@ -58,8 +58,8 @@ def test_a_guarantee_stands_for_as_many_slots_as_a_pool_must_have_items() -> Non
 def test_a_guarantee_knows_caps_floors_and_pins() -> None:
     """Three pools of 6 items, 6 slots: slot 2 is pinned to pool 0, which must have 2 and may not have more.
 
-    So pool 0 is open for certain in slot 0 only, and pool 1, which may have 3, in slots 0 to 2; in slots 4 and 5 the
-    two items that must be pool 0's may be all that is left.
+    So pool 0 is open for certain in slot 0 only, and pool 1, which may have 3, in slots 0 to 2; in slots 4 and 5
+    the two items that must be pool 0's may be all that is left.
     """
     lists = lists_of([np.arange(6 * pool, 6 * pool + 6, dtype=np.int32) for pool in range(3)])
     limits, pinned = np.array([[0, 0, 0], [2, 0, 0], [2, 3, 6]]), np.array([-1, -1, 0, -1, -1, -1])
