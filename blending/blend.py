@@ -42,7 +42,8 @@ class Rules(NamedTuple):
     `rewards` (actions,) may be negative. `returns` (slots so far and of this page,) is h(n), what a pool's next
     item is worth after n of its items. `temperature` c divides both Beta parameters: the variance is about c times
     as large, below 1 the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot
-    from any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
+    from any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each; a
+    page of one slot has the feed's.
 
     `mode` says where utilities come from: posterior draws, posterior means, or nowhere but the fallback. `fallback`
     (pools,) takes their place, as shares, where no pool with items has a utility above 0; None is equal shares.
