@@ -57,9 +57,9 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     log's time of the request; `rewards` has an entry per action. `delta` is the returns model that slots were given
     by, null for Webster's; `mode` and `order` are those of `blending.blend.Rules`. `cohort` is the one that the
     priors are of, taken at the user's `levels`, an entry per action. `explored` says that the feed was mixed at
-    random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded` are the rules that could not be kept. `slot_rules`
-    has a letter per slot (`engine.page.slot_rules`), `slot_offers` the pools that offered its item, as bits: 1 is
-    the first pool.
+    random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded`
+    are the rules that could not be kept. `slot_rules` has a letter per slot (`engine.page.slot_rules`),
+    `slot_offers` the pools that offered its item, as bits: 1 is the first pool.
     """
 
     request: Request
