@@ -96,20 +96,30 @@ def believed(
 
 @compiled
 def best_pool(
-    utilities: FloatArray, fell: bool, ties: IntArray, returns: FloatArray, given: IntArray, open_pools: IntArray
+    slot: int,
+    utilities: FloatArray,
+    fell: BoolArray,
+    ties: IntArray,
+    returns: FloatArray,
+    given: IntArray,
+    open_pools: IntArray,
 ) -> int:
-    """The open pool with the largest utility * h(items given), -1 if none is open; h is Webster's for a fallback.
+    """The open pool with the largest utility * h(items given) in a slot of the page, -1 if none is open.
+
+    Utilities are those of the slot's own draw, or of the only one; h is Webster's where they are the fallback.
 
     A negative utility is not multiplied: further items of a harmful pool do not become less harmful.
     """
+    row = slot if utilities.shape[0] > 1 else 0
+    webster = fell[row]
     best = -1
     best_value = 0.0
-    for pool in range(utilities.size):
+    for pool in range(ties.size):
         if not open_pools[pool]:
             continue
-        value = utilities[pool]
+        value = utilities[row, pool]
         if value > 0.0:
-            value *= 1.0 / (2.0 * given[pool] + 1.0) if fell else returns[given[pool]]
+            value *= 1.0 / (2.0 * given[pool] + 1.0) if webster else returns[given[pool]]
         if best < 0 or value > best_value or (value == best_value and ties[pool] > ties[best]):
             best, best_value = pool, value
     return best
@@ -149,8 +159,7 @@ def intended_counts(
     given = before.copy()
     always = np.ones(stock.size, np.int64)
     for slot in range(slots):
-        row = slot % utilities.shape[0]
-        given[best_pool(utilities[row], fell[row], ties, returns, given, always)] += 1
+        given[best_pool(slot, utilities, fell, ties, returns, given, always)] += 1
     return given - before
 
 
@@ -249,8 +258,7 @@ def allocate(
                         if chances.size:
                             chances[filled, one] += 1.0 / some
             else:
-                row = filled % utilities.shape[0]
-                pool = best_pool(utilities[row], fell[row], ties, returns, given, open_pools)
+                pool = best_pool(filled, utilities, fell, ties, returns, given, open_pools)
         rank = stock[pool] - left[pool]
         left[pool] -= 1
         if is_placed(items[pool, rank], feed, filled):
