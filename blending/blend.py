@@ -42,7 +42,8 @@ class Rules(NamedTuple):
     `rewards` (actions,) may be negative. `returns` (slots so far and of this page,) is h(n), what a pool's next
     item is worth after n of its items. `temperature` c divides both Beta parameters: the variance is about c times
     as large, below 1 the blend is bolder. With probability `epsilon` a feed is mixed at random instead, each slot
-    from any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each.
+    from any pool that is open. `draws` is 1, one belief for the whole feed, or the number of slots, one for each; a
+    page of one slot has the feed's.
 
     `mode` says where utilities come from: posterior draws, posterior means, or nowhere but the fallback. `fallback`
     (pools,) takes their place, as shares, where no pool with items has a utility above 0; None is equal shares.
@@ -146,8 +147,9 @@ def equal_shares(pools: int) -> FloatArray:
 def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> Blend:
     """Thompson sampling over pools, for a page of `rules.returns.size` slots less those of earlier pages.
 
-    The utility of a pool is the reward-weighted sum of its drawn rates. Floors, caps and pins hold where stock that
-    no other pool offers allows; caps give way where a slot would stay empty. Raises ValueError as `tempered` does.
+    The utility of a pool is the reward-weighted sum of its drawn rates. Floors and caps hold where stock that no
+    other pool offers allows, and pins where lists share nothing, or the pool's is long enough for every slot; caps
+    give way where a slot would stay empty. Raises ValueError as `tempered` does.
     """
     pools = lists.stock.size
     _check_shape(posterior, rules, pools)
@@ -251,7 +253,7 @@ def planned(
         if page.limits.size:
             low = np.maximum(np.minimum(page.limits[1], lists.stock), taken)
             high = np.maximum(np.minimum(page.limits[2], lists.stock), low)
-        if high.sum() < pinned.size:  # caps give way where a slot would stay empty
-            high = np.maximum(lists.stock, low)
+        if high.sum() < pinned.size:  # where a slot would stay empty, pools are full to their caps and get more
+            low, high = high, np.maximum(lists.stock, high)
         counts = rounded(np.maximum(utilities, 0.0), low, high, pinned.size, uniforms[:, -1].copy())
     return spread_plans(pinned, np.maximum(counts - taken, 0), uniforms[:, pools : 3 * pools].copy())

@@ -23,8 +23,9 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     which is what lets the sampler keep its state in registers.
     """
     kernel: Any = njit(cache=True, error_model="numpy")(function)
-    # The one private place of numba that is touched: its stamp of the source, the bytes of a hash.
-    kernel._cache._cache_file._source_stamp += _digest_of(Path(inspect.getfile(function)).parent)
+    # The one private place of numba that is touched: its stamp of the source, any value that is compared.
+    file = kernel._cache._cache_file
+    file._source_stamp = (file._source_stamp, _digest_of(Path(inspect.getfile(function)).parent))
     loop: Callable[P, R] = kernel
     return loop
 

@@ -96,20 +96,30 @@ def believed(
 
 @compiled
 def best_pool(
-    utilities: FloatArray, fell: bool, ties: IntArray, returns: FloatArray, given: IntArray, open_pools: IntArray
+    slot: int,
+    utilities: FloatArray,
+    fell: BoolArray,
+    ties: IntArray,
+    returns: FloatArray,
+    given: IntArray,
+    open_pools: IntArray,
 ) -> int:
-    """The open pool with the largest utility * h(items given), -1 if none is open; h is Webster's for a fallback.
+    """The open pool with the largest utility * h(items given) in a slot of the page, -1 if none is open.
+
+    Utilities are those of the slot's own draw, or of the only one; h is Webster's where they are the fallback.
 
     A negative utility is not multiplied: further items of a harmful pool do not become less harmful.
     """
+    row = slot if utilities.shape[0] > 1 else 0
+    webster = fell[row]
     best = -1
     best_value = 0.0
-    for pool in range(utilities.size):
+    for pool in range(ties.size):
         if not open_pools[pool]:
             continue
-        value = utilities[pool]
+        value = utilities[row, pool]
         if value > 0.0:
-            value *= 1.0 / (2.0 * given[pool] + 1.0) if fell else returns[given[pool]]
+            value *= 1.0 / (2.0 * given[pool] + 1.0) if webster else returns[given[pool]]
         if best < 0 or value > best_value or (value == best_value and ties[pool] > ties[best]):
             best, best_value = pool, value
     return best
@@ -122,6 +132,12 @@ def is_placed(item: int, feed: IntArray, filled: int) -> bool:
         if feed[slot] == item:
             return True
     return False
+
+
+@compiled
+def is_open(pool: int, left: IntArray, owed: IntArray, own: IntArray, limits: IntArray) -> bool:
+    """Whether a pool may have a slot that is not planned."""
+    return left[pool] > owed[pool] and (limits.size == 0 or own[pool] < limits[CAP, pool])
 
 
 @compiled
@@ -143,8 +159,7 @@ def intended_counts(
     given = before.copy()
     always = np.ones(stock.size, np.int64)
     for slot in range(slots):
-        row = slot % utilities.shape[0]
-        given[best_pool(utilities[row], fell[row], ties, returns, given, always)] += 1
+        given[best_pool(slot, utilities, fell, ties, returns, given, always)] += 1
     return given - before
 
 
@@ -173,9 +188,10 @@ def allocate(
     of which the first `stock[p]` entries are real. `limits` (3, pools) are items in earlier pages (`start` slots),
     floors and caps, or (3, 0) for none; `plan` (slots,) is the pool that must have a slot or -1, or empty for none.
 
-    A pool is open while it has items left and is below its cap; caps give way where a slot would stay empty. A plan
-    keeps floors by itself. An explored feed keeps them by drawing, once no more slots are left than floors need,
-    from the pools below theirs only. An item that stands in the feed already is passed over.
+    A pool is open while it is below its cap and has more items left than slots to come are planned for it. Where a
+    slot would stay empty, caps give way first, then what was kept back. A plan keeps floors by itself. An explored
+    feed keeps them by drawing, once no more slots are left than floors need, from the pools below theirs only. An
+    item that stands in the feed already is passed over.
 
     Returns the feed's length, which is less than `slots` only when every pool is empty. `placed` (2, slots) gets
     the pool of each slot and its position in that pool's list, `verdicts` (pools, longest list): how far each list
@@ -184,22 +200,22 @@ def allocate(
     """
     pools = stock.size
     verdicts[:] = UNREAD
-    # One array for all of these, because making one takes as long as filling a slot. `given` is in the whole feed,
-    # `own` on this page; both count what is planned.
-    work = np.zeros(4 * pools + slots, np.int64)
+    # One array for all of these, because making one takes as long as filling a slot. `owed` are planned slots to
+    # come, `given` is in the whole feed, `own` on this page; both count what is planned.
+    work = np.zeros(5 * pools + slots, np.int64)
     left, given, own = work[:pools], work[pools : 2 * pools], work[2 * pools : 3 * pools]
-    open_pools, feed = work[3 * pools : 4 * pools], work[4 * pools :]
+    open_pools, owed, feed = work[3 * pools : 4 * pools], work[4 * pools : 5 * pools], work[5 * pools :]
     free = slots
     for slot in range(plan.size):
         if plan[slot] >= 0:
-            own[plan[slot]] += 1
+            owed[plan[slot]] += 1
             free -= 1
     for pool in range(pools):
-        left[pool] = stock[pool]
+        left[pool], own[pool] = stock[pool], owed[pool]
         given[pool] = own[pool] + (limits[BEFORE, pool] if limits.size else 0)
     some = 0
     for pool in range(pools):
-        open_pools[pool] = left[pool] > 0 and (limits.size == 0 or own[pool] < limits[CAP, pool])
+        open_pools[pool] = is_open(pool, left, owed, own, limits)
         some += open_pools[pool]
     filled = 0
     while filled < slots:
@@ -215,20 +231,21 @@ def allocate(
                         verdicts[one, stock[one] - left[one]] = DUPLICATE
                         left[one] -= 1
                     if limits.size:
-                        needed += max(0, min(limits[FLOOR, one] - own[one], left[one]))
-                    open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
+                        needed += max(0, min(limits[FLOOR, one] - own[one], left[one] - owed[one]))
+                    open_pools[one] = is_open(one, left, owed, own, limits)
                     some += open_pools[one]
                 if needed > 0 and needed >= free:
                     closed = True
                     some = 0
                     for one in range(pools):
-                        open_pools[one] = left[one] > 0 and own[one] < limits[FLOOR, one]
+                        open_pools[one] = left[one] > owed[one] and own[one] < limits[FLOOR, one]
                         some += open_pools[one]
-            if some == 0:
-                closed = True
-                for one in range(pools):
-                    open_pools[one] = left[one] > 0
-                    some += open_pools[one]
+            for kept in (True, False):
+                if some == 0:
+                    closed = True
+                    for one in range(pools):
+                        open_pools[one] = left[one] > (owed[one] if kept else 0)
+                        some += open_pools[one]
             if some == 0:
                 break
             if explored:
@@ -241,8 +258,7 @@ def allocate(
                         if chances.size:
                             chances[filled, one] += 1.0 / some
             else:
-                row = filled % utilities.shape[0]
-                pool = best_pool(utilities[row], fell[row], ties, returns, given, open_pools)
+                pool = best_pool(filled, utilities, fell, ties, returns, given, open_pools)
         rank = stock[pool] - left[pool]
         left[pool] -= 1
         if is_placed(items[pool, rank], feed, filled):
@@ -254,15 +270,18 @@ def allocate(
             if not planned:
                 given[pool] += 1
                 own[pool] += 1
-            free -= plan.size == 0 or plan[filled] < 0
+            if plan.size and plan[filled] >= 0:
+                owed[plan[filled]] -= 1
+            else:
+                free -= 1
             placed[0, filled], placed[1, filled], feed[filled] = pool, rank, items[pool, rank]
             filled += 1
         if closed:
             some = 0
             for one in range(pools):
-                open_pools[one] = left[one] > 0 and (limits.size == 0 or own[one] < limits[CAP, one])
+                open_pools[one] = is_open(one, left, owed, own, limits)
                 some += open_pools[one]
-        elif open_pools[pool] and not (left[pool] > 0 and (limits.size == 0 or own[pool] < limits[CAP, pool])):
+        elif open_pools[pool] and not is_open(pool, left, owed, own, limits):
             open_pools[pool] = 0
             some -= 1
     return filled
@@ -354,7 +373,7 @@ def redrawn(
     sums = np.zeros((slots, stock.size))
     squares = np.zeros((slots, stock.size))
     chances = np.zeros((slots, stock.size))
-    rates = np.empty((draws, *alpha.shape))
+    rates = np.empty((draws if mode == DRAWN else 1, *alpha.shape))
     placed, verdicts = np.empty((2, slots), np.int64), np.empty(items.shape, np.int64)
     for sample in range(samples):
         own = bits_at(key, np.uint64(sample))

@@ -85,19 +85,22 @@ def rounded(weights: FloatArray, low: IntArray, high: IntArray, slots: int, unif
 
 @compiled
 def _fill(weights: FloatArray, low: IntArray, high: IntArray, slots: int, quota: FloatArray) -> None:
-    """Quotas level * weight, kept within low and high, that add up to `slots` or come as near as high allows."""
+    """Quotas in proportion to weights, within low and high, that add up to `slots` or as near as high allows."""
     pools = weights.size
     total = min(float(slots), float(high.sum()))
     # Without weight a pool gets more than its low only where the others are full.
-    least = weights.max() * 1e-9 if weights.max() > 0.0 else 1.0
+    largest = weights.max()
+    parts = np.ones(pools)
     bottom, top = 0.0, 1.0
     for pool in range(pools):
-        top = max(top, high[pool] / max(weights[pool], least))
+        if largest > 0.0:
+            parts[pool] = max(weights[pool] / largest, 1e-9)
+        top = max(top, high[pool] / parts[pool])
     for _ in range(200):
         level = 0.5 * (bottom + top)
         filled = 0.0
         for pool in range(pools):
-            quota[pool] = min(max(level * max(weights[pool], least), float(low[pool])), float(high[pool]))
+            quota[pool] = min(max(level * parts[pool], float(low[pool])), float(high[pool]))
             filled += quota[pool]
         if filled < total:
             bottom = level

@@ -36,6 +36,7 @@ QUADRATURE_ERROR_MAX = 1e-6  # by which chances may miss 1 in all before the int
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)  # of each panel
 # Where panels meet, in standard deviations of the logit; beyond them, tails fall like exp(-alpha |x|).
 CUTS = np.array([-20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0, 20.0])
+SETTLED = 64  # redraws in which a tie of two pools is always broken alike with a chance of 2**-63
 BULK, TAIL = 10.0, 60.0  # how far mass above exp(-40) reaches: standard deviations, or over alpha
 
 
@@ -90,14 +91,17 @@ def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> Floa
     """What each pool has at least in each slot: 1 where it is pinned, else ε / (pools with items); (slots, pools).
 
     The latter of each pool that is feasible whatever came before: it has more entries than there are slots before
-    this one, each entry that was read being one of those; its cap is larger than their number; and more slots are
-    left than the floors of all pools need. Pools in a pinned slot other than its own have no chance.
+    this one, each entry that was read being one of those, and later ones that are pinned to it; its cap is larger
+    than their number; and more slots are left than floors and pins of all pools need. Pools in a pinned slot other
+    than its own have no chance.
     """
     before = np.arange(slots)[:, None]
-    feasible = before < lists.stock
+    pins = pinned_of(page, slots)[:, None] == np.arange(lists.stock.size)
+    taken = before + pins.sum(axis=0) - np.cumsum(pins[:slots], axis=0)
+    feasible = taken < lists.stock
     if page.limits.size:
-        feasible &= before < page.limits[2]
-        feasible &= page.limits[1].sum() < slots - before
+        feasible &= taken < page.limits[2]
+        feasible &= np.maximum(page.limits[1], pins.sum(axis=0)).sum() < slots - before
     least = np.asarray(feasible * (epsilon / max(1, int(np.count_nonzero(lists.stock)))), np.float64)
     for slot in np.flatnonzero(page.pinned[:slots] >= 0):
         pool = page.pinned[slot]
@@ -134,7 +138,7 @@ def _certain(believed: Beta, rules: Rules, lists: Lists, page: Page) -> Part | N
     chances = np.zeros(lists.stock.size)
     if np.count_nonzero(stocked) <= 1:
         chances[stocked] = 1.0
-        return _every_slot(chances, slots, page)
+        return _every_slot(chances, slots, lists, page)
     one_action = rules.mode == "drawn" and rules.rewards.size == 1 and rules.rewards[0] > 0.0
     smooth = min(believed.alpha[stocked].min(), believed.beta[stocked].min()) >= QUADRATURE_MIN
     flat = rules.order == "greedy" and bool((rules.returns == 1.0).all())
@@ -143,7 +147,7 @@ def _certain(believed: Beta, rules: Rules, lists: Lists, page: Page) -> Part | N
     competing = Beta(believed.alpha[stocked, 0], believed.beta[stocked, 0])
     chances[stocked] = chances_of_largest(competing)
     total = float(chances.sum())
-    return _every_slot(chances / total, slots, page) if abs(total - 1.0) <= QUADRATURE_ERROR_MAX else None
+    return _every_slot(chances / total, slots, lists, page) if abs(total - 1.0) <= QUADRATURE_ERROR_MAX else None
 
 
 def _unlimited(lists: Lists, slots: int, page: Page) -> bool:
@@ -152,10 +156,11 @@ def _unlimited(lists: Lists, slots: int, page: Page) -> bool:
     return enough and not (page.limits.size and (page.limits[1].any() or (page.limits[2] < slots).any()))
 
 
-def _every_slot(chances: FloatArray, slots: int, page: Page) -> Part:
+def _every_slot(chances: FloatArray, slots: int, lists: Lists, page: Page) -> Part:
     table = np.tile(chances, (slots, 1))
-    for slot in np.flatnonzero(page.pinned >= 0):
-        table[slot] = np.arange(chances.size) == page.pinned[slot]
+    for slot, pool in enumerate(page.pinned):
+        if pool >= 0 and lists.stock[pool] > 0:
+            table[slot] = np.arange(chances.size) == pool
     return Part(table, np.zeros_like(table), 0)
 
 
@@ -174,8 +179,9 @@ def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: in
             made = blend(believed, plain, lists, np.uint64(bits_at(key, np.uint64(sample))), page)
             sums[np.arange(made.slot_pools.size), made.slot_pools] += 1.0
     shares = sums / samples
-    # Without draws and plans only ties are broken at random: what came every time is certain.
-    if rules.mode != "drawn" and rules.order == "greedy" and len(plans) == 1 and np.isin(shares, (0, 1)).all():
+    # Without draws and plans only ties are broken at random: what came this often without exception is certain.
+    settled = samples >= SETTLED and rules.mode != "drawn" and rules.order == "greedy" and len(plans) == 1
+    if settled and np.isin(shares, (0, 1)).all():
         return Part(shares, np.zeros_like(shares), 0)
     # Half a count more, in the error only: that it never happened does not make it impossible.
     doubtful = (sums + 0.5) / (samples + 1.0)
@@ -187,7 +193,7 @@ def _explored(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: i
     stocked, slots = lists.stock > 0, rules.returns.size - page.start
     pools = int(np.count_nonzero(stocked))
     if pools <= 1 or _unlimited(lists, slots, page):
-        return _every_slot(stocked / max(1, pools), slots, page)
+        return _every_slot(stocked / max(1, pools), slots, lists, page)
     sums, squares = _looped(believed, rules, lists, page, page.pinned[None], samples, key, explored=True)
     chances = sums / samples
     return Part(chances, np.sqrt(np.maximum(squares / samples - chances**2, 0.0) / samples), samples)

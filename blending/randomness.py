@@ -1,7 +1,7 @@
 """Where every draw comes from: a key, which is a function of (seed, user, request id).
 
 A decision can be drawn again from its record, and one user's draws never depend on how many others were served
-before. The numbers themselves are functions of (key, counter): `bits_at` in `blending.kernels`.
+before. The numbers themselves are functions of (key, counter): `bits_at` in `blending.sampling`.
 """
 
 from hashlib import blake2b

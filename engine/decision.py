@@ -59,10 +59,10 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     id of the feed's first page, which draws come of, and `start` how many slots earlier pages hold. `at_ms` is the
     log's time of the request; `rewards` has an entry per action. `delta` is the returns model that slots were given
     by, null for Webster's; `mode` and `order` are those of `blending.blend.Rules`. `cohort` is the one that the
-    priors are of. `explored` says that the feed was mixed at random, `newcomer` that the population's prior will
-    learn from it. `pinned` are (slot, pool) pairs; `degraded` are the rules that could not be kept. `slot_rules`
-    has a letter per slot (`engine.page.slot_rules`), `slot_offers` the pools that offered its item, as bits: 1 is
-    the first pool.
+    priors are of, taken at the user's `levels`, an entry per action. `explored` says that the feed was mixed at
+    random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded`
+    are the rules that could not be kept. `slot_rules` has a letter per slot (`engine.page.slot_rules`),
+    `slot_offers` the pools that offered its item, as bits: 1 is the first pool.
     """
 
     request: Request
@@ -78,6 +78,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     mode: Mode
     order: Order
     cohort: str
+    levels: list[float]
     explored: bool
     newcomer: bool
     actions: list[str]
@@ -95,7 +96,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
         """Refuse another schema, and columns that do not fit together."""
         check_schema(self.schema)
         actions = len(self.actions)
-        if not len(self.rewards) == actions > 0 < len(self.pools):
+        if not len(self.levels) == len(self.rewards) == actions > 0 < len(self.pools):
             raise ValueError("a decision needs pools, actions, and a reward for each action")
         check_ids(self.feed)
         columns = {len(self.slot_items), len(self.slot_pools), len(self.slot_rules), len(self.slot_offers)}

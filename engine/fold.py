@@ -90,10 +90,10 @@ def _close_oldest(state: UserState, memory: MemoryPolicy) -> tuple[UserState, tu
     for (pool, action), term in terms.items():
         cell = (row.cohort, pool, action)
         old = taught.get(cell, Taught(0.0, 0.0, 0.0, 0.0, row.at_ms))
-        new = taught[cell] = plus(old, term, row.at_ms, memory.cohort_half_life_ms)
-        lessons.append(
-            PriorLesson(cell, Tally(old.successes, old.exposure), Tally(new.successes, new.exposure), row.at_ms)
-        )
+        level = row.levels[row.actions.index(action)]
+        new = taught[cell] = plus(old, term, level, row.at_ms, memory.cohort_half_life_ms)
+        before, after = (Tally(one.successes, one.leveled_exposure) for one in (old, new))
+        lessons.append(PriorLesson(cell, before, after, term.exposure, row.at_ms))
     return replace(state, taught=taught), tuple(lessons)
 
 
@@ -116,6 +116,7 @@ def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
         served=_served_after(decision),
         newcomer=decision.newcomer,
         cohort=decision.cohort,
+        levels=tuple(decision.levels),
     )
 
 
@@ -129,6 +130,7 @@ def cursor_of(state: UserState, decision: Decision, memory: MemoryPolicy) -> Cur
         decision.policy_version,
         decision.cohort,
         decision.mode,
+        decision.levels,
         (*earlier, *decision.slot_items),
         tuple(
             PoolBelief(part.alpha, part.beta, part.strength, part.fallback, part.before + part.realised)

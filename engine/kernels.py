@@ -92,8 +92,10 @@ def _precedes(item: int, other: int, scores: np.ndarray) -> bool:
 @compiled
 def prior_means(
     others: FloatArray, place: int, own: FloatArray, base_successes: float, base: float, certainty: float
-) -> FloatArray:
-    """What is expected of pools for a user of a cohort: from all pools to the pool to the cohort; (pools, actions).
+) -> tuple[FloatArray, FloatArray]:
+    """What is expected of pools for a user of a cohort, (pools, actions), and the user's level, (actions,).
+
+    From all pools to the pool to the cohort.
 
     `others` (cohorts, 2, pools, actions) are S and E of everybody else, `place` is the cohort's, `own` (2, pools,
     actions) S and E of the user; each step is as sure of the next as `base` views, of which `base_successes` are.
@@ -103,7 +105,7 @@ def prior_means(
     and this is the posterior's mean.
     """
     cohorts, _, pools, actions = others.shape
-    means = np.empty((pools, actions))
+    means, levels = np.empty((pools, actions)), np.empty(actions)
     for action in range(actions):
         level = 1.0
         for _ in range(2):
@@ -124,5 +126,6 @@ def prior_means(
                 means[pool, action] = min((base * everywhere + level * successes) / (base + exposure), MEAN_MAX)
                 acted += own[0, pool, action]
                 expected += own[1, pool, action] * means[pool, action]
+            levels[action] = level
             level = acted / expected
-    return means
+    return means, levels

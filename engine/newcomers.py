@@ -43,7 +43,7 @@ class Newcomers:
         weight = self._weight(lesson.at_ms)
         before, after = lesson.before, lesson.after
         self.successes += weight * (after.successes - before.successes)
-        self.exposure += weight * (after.exposure - before.exposure)
+        self.exposure += weight * lesson.exposure
         extend(self.tails, (before.successes, before.exposure), (after.successes, after.exposure), weight)
 
     def _weight(self, at_ms: int) -> float:
@@ -90,15 +90,15 @@ class Newcomers:
             tail[: len(part)] += [weight * amount for amount in part[: tail.size]]
 
 
-def plus(old: Taught, term: Tally, at_ms: int, half_life_ms: int) -> Taught:
-    """What a user has taught, and a term of this moment more."""
+def plus(old: Taught, term: Tally, level: float, at_ms: int, half_life_ms: int) -> Taught:
+    """What a user has taught, and a term of this moment more, at this level of the user."""
     since = (at_ms - old.landmark_ms) / half_life_ms
     landmark_ms, factor, weight = old.landmark_ms, 1.0, exp2(max(min(since, HALF_LIVES_MAX), -1000.0))
     if since > HALF_LIVES_MAX:
         landmark_ms, factor, weight = at_ms, exp2(-min(since, 1000.0)), 1.0
     return Taught(
         old.successes + term.successes,
-        old.exposure + term.exposure,
+        old.leveled_exposure + level * term.exposure,
         factor * old.weighted_successes + weight * term.successes,
         factor * old.weighted_exposure + weight * term.exposure,
         landmark_ms,

@@ -18,7 +18,6 @@ POOLS_MAX = 32
 COHORTS_MAX = 64
 COHORT_LENGTH_MAX = 64
 NEW = "new"  # after a cohort's name: of its users, those who have not been given a page yet
-NEWCOMER_SLOTS_MAX = 100_000  # counts of so many are kept for every cohort, pool and action
 ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
@@ -97,8 +96,6 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= self.seed < SEED_END:
             raise ValueError("seed must be from 0 to below 2**63")
         _at_least_one(self, "slots_max", "newcomer_slots")
-        if self.newcomer_slots > NEWCOMER_SLOTS_MAX:
-            raise ValueError(f"newcomer_slots must be at most {NEWCOMER_SLOTS_MAX}")
         for name in ("epsilon", "delta_one_chance"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1")

@@ -21,6 +21,7 @@ from engine.state import Cell, CohortCell, Lesson, PriorLesson, ReactionLesson, 
 from engine.tallies import DelayTallies, RankTallies
 
 STRENGTH_SD = 1.5  # of the logarithm of how alike users are believed to be before any data
+TAIL_VIEWS = 200  # of a user and pool: the first ones, which say how far users differ
 COHORT_USERS = 10.0  # so many users like those of all cohorts stand beside a cohort's own
 
 
@@ -73,6 +74,7 @@ class Sums:
         self.records = 0
         self.at_ms = 0  # the log's time
         self.newcomers: dict[CohortCell, Newcomers] = {}
+        self.newcomers_changed = (0, 0)  # the record that changed them last, and its log time
         self.ranks: dict[Cell, RankTallies] = {}
         self.delays: dict[Cell, DelayTallies] = {}
         self.items: list[str] = []
@@ -90,6 +92,7 @@ class Sums:
                 self._absorb_view(lesson, policy)
             elif isinstance(lesson, PriorLesson):
                 self.newcomers_of(lesson.cell, lesson.at_ms, policy).add(lesson)
+                self.newcomers_changed = (self.records, self.at_ms)
             else:
                 self._absorb_reaction(lesson, policy)
         self.records += 1
@@ -98,8 +101,8 @@ class Sums:
         """The sums of a cell; they begin with this landmark."""
         known = self.newcomers.get(cell)
         if known is None:
-            half_life_ms, most = policy.memory.cohort_half_life_ms, policy.blend.newcomer_slots
-            known = self.newcomers[cell] = Newcomers(landmark_ms, half_life_ms, most)
+            half_life_ms = policy.memory.cohort_half_life_ms
+            known = self.newcomers[cell] = Newcomers(landmark_ms, half_life_ms, TAIL_VIEWS)
         return known
 
     def _absorb_view(self, lesson: ViewLesson, policy: Policy) -> None:
@@ -157,7 +160,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         neighbours=_neighbours(sums, settings.neighbours_max, previous),
         at_ms=sums.at_ms,
         newcomers={cell: newcomers.at(sums.at_ms) for cell, newcomers in sums.newcomers.items()},
-        strengths=_strengths(sums, policy),
+        strengths=_strengths(sums, policy, previous),
         delta=_delta(sums, policy),
         delays=_delays(sums, policy),
     )
@@ -173,17 +176,21 @@ def _neighbours(sums: Sums, most: int, previous: Population | None) -> list[Neig
     return neighbours
 
 
-def _strengths(sums: Sums, policy: Policy) -> dict[CohortCell, float]:
-    """How alike users of each cell are; a small cohort is taken for one of all cohorts' users."""
+def _strengths(sums: Sums, policy: Policy, previous: Population | None) -> Mapping[CohortCell, float]:
+    """How alike users of each cell are; a small cohort is joined by some who are like those of all cohorts.
+
+    As of the last change, so that a version without one has those of the version before.
+    """
+    record, at_ms = sums.newcomers_changed
+    if previous and record < previous.records:
+        return previous.strengths
     settings = policy.blend
     base = settings.base_successes + settings.base_failures
     prior = Prior(settings.base_successes / base, base, STRENGTH_SD, max(settings.prior_strength, 1.0))
-    tails = {
-        cell: newcomers.tails_at(sums.at_ms, settings.newcomer_slots) for cell, newcomers in sums.newcomers.items()
-    }
+    tails = {cell: newcomers.tails_at(at_ms, TAIL_VIEWS) for cell, newcomers in sums.newcomers.items()}
     everybody: dict[Cell, Tails] = {}
     for (_, *cell), own in tails.items():
-        known = everybody.setdefault((cell[0], cell[1]), no_tails(settings.newcomer_slots))
+        known = everybody.setdefault((cell[0], cell[1]), no_tails(TAIL_VIEWS))
         everybody[cell[0], cell[1]] = Tails(*(one + other for one, other in zip(known, own, strict=True)))
     return {
         cell: fitted(shrunk(own, everybody[cell[1], cell[2]], COHORT_USERS), prior).strength

@@ -17,8 +17,10 @@ LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes
 VIEWS_MIN = 1e-6  # of others: fewer are the rounding of a difference
 
 
-def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | None = None) -> Beta:
-    """A user's prior, shape (pools, actions), its strength at most `prior_strength` views.
+def prior_for(
+    state: UserState, facts: Facts, cohort: str, own: FloatArray | None = None
+) -> tuple[Beta, FloatArray]:
+    """A user's prior, shape (pools, actions), its strength at most `prior_strength` views; the level, (actions,).
 
     The mean is the cohort's, of everybody else's first slots; where these are few it is the pool's over all
     cohorts, where there are none that of all pools, and at first the policy's base. What others show is taken at
@@ -32,12 +34,12 @@ def prior_for(state: UserState, facts: Facts, cohort: str, own: FloatArray | Non
     base = settings.base_successes + settings.base_failures
     others, place = _others(state, facts), facts.places[0][cohort]
     own = np.zeros(others.shape[1:]) if own is None else own
-    mean = prior_means(others, place, own, settings.base_successes, base, LEVEL_CERTAINTY)
+    mean, levels = prior_means(others, place, own, settings.base_successes, base, LEVEL_CERTAINTY)
     views = others[place, 1]
     # Of a user whom nobody else stands beside, strengths know the user alone.
     alike = np.where(views > VIEWS_MIN, facts.alike[place], np.inf)
     strength = np.minimum(np.minimum(base + views, alike), settings.prior_strength)
-    return Beta(mean * strength, (1.0 - mean) * strength)
+    return Beta(mean * strength, (1.0 - mean) * strength), levels
 
 
 def _others(state: UserState, facts: Facts) -> FloatArray:

@@ -9,10 +9,9 @@ Where that cannot matter, chances are those of the engine: the record holds ever
 feed that is shorter than was asked for), or the lists have no item in common. And the bandit's part (all but ε of
 it) does not depend on it where every pool has an item for every slot, or none at all: a pool that meets an item
 which stands in the feed already reads on and keeps the slot. Elsewhere lists that go on alike run out sooner than
-is assumed, so a pool with fewer items than slots, and the pools that come after it, have an approximate chance. In
-a feed that is mixed at random an item that is offered twice costs a pool its turn, which is counted as far as the
-lists were read. What was read came of the draw, so there, and only there, another draw of the same request would
-have left a record with other numbers.
+is assumed, so a pool with fewer items than slots, and the pools that come after it, have an approximate chance.
+What was read came of the draw, so there, and only there, another draw of the same request would have left a record
+with other numbers.
 """
 
 from blending.propensity import Propensities, propensities_of
@@ -26,9 +25,9 @@ SAMPLES = 4096
 def propensities(record: Decision, samples: int = SAMPLES) -> Propensities:
     """π and its standard errors, each of shape (slots of the feed, pools): exact where it can be, else of redraws.
 
-    A function of the record: its `samples` redraws come from a key that no decision draws from. Where no item that
-    was read is offered twice, every pool that must have an item left in a slot has at least ε / (number of pools
-    with items) there. Raises ValueError for a record that could not be a decision.
+    A function of the record: its `samples` redraws come from a key that no decision draws from. A pool that must be
+    open in a slot has at least ε / (number of pools with items) there, also where lists share items. Raises
+    ValueError for a record that could not be a decision.
     """
     key = key_of(record.seed, record.request.user, record.request.request_id, "propensities")
     page = conditions_of(record)

@@ -36,6 +36,7 @@ class Beliefs(NamedTuple):
 
     cohort: str
     mode: Mode
+    levels: FloatArray
     posterior: Beta
     strength: FloatArray
     fallback: FloatArray
@@ -90,6 +91,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         mode=rules.mode,
         order=rules.order,
         cohort=beliefs.cohort,
+        levels=[float(f"{level:.4g}") for level in beliefs.levels.tolist()],  # more digits are noise
         explored=made.explored,
         newcomer=sum(state.served.values()) < settings.newcomer_slots,
         actions=list(policy.rewarded),
@@ -120,6 +122,7 @@ def _continued(cursor: Cursor) -> Beliefs:
     return Beliefs(
         cursor.cohort,
         cursor.mode,
+        np.array(cursor.levels),
         Beta(np.array([pool.alpha for pool in pools]), np.array([pool.beta for pool in pools])),
         np.array([pool.strength for pool in pools]),
         np.array([pool.fallback for pool in pools]),
@@ -132,7 +135,7 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
     policy, settings, delays = facts.policy, facts.policy.blend, _delays(facts)
     cohort = cohort_of(policy, request.context, first=not state.served)
     own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
-    prior = prior_for(state, facts, cohort, own)
+    prior, levels = prior_for(state, facts, cohort, own)
     posterior = updated(prior, *own)
     if settings.session_strength > 0.0:
         now = _table(policy, session_at(state, at_ms, policy.memory, delays))
@@ -143,14 +146,16 @@ def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Be
         fallback = np.round(np.maximum(expected / expected.max(), 0.0), 6)  # of the best pool's, and short
     before = np.zeros(len(policy.pools), np.int64)
     views, mode = np.nan_to_num(own[1].max(axis=1), nan=0.0), MODES[settings.draw]
-    return Beliefs(cohort, mode, posterior, prior.alpha + prior.beta, fallback, views, before)
+    return Beliefs(cohort, mode, levels, posterior, prior.alpha + prior.beta, fallback, views, before)
 
 
 def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:
     """What is left where beliefs cannot be drawn from: the policy's ratios, and posteriors that say nothing."""
     flat = np.ones(beliefs.strength.shape)
     ratios = _ratios(policy)
-    return beliefs._replace(mode="fixed", posterior=Beta(flat, flat), strength=2.0 * flat, fallback=ratios)
+    levels = np.ones(beliefs.levels.shape)
+    posterior = Beta(flat, flat)
+    return beliefs._replace(mode="fixed", levels=levels, posterior=posterior, strength=2.0 * flat, fallback=ratios)
 
 
 def _ratios(policy: Policy) -> FloatArray:

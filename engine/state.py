@@ -41,12 +41,12 @@ class ClosedTally(Struct, frozen=True, gc=False, array_like=True):
 class Taught(Struct, frozen=True, gc=False, array_like=True):
     """What a user has taught the population of one (cohort, pool, action).
 
-    S and E as they were counted, and weighted by 2 to the half-lives of a cohort between a landmark and their
-    moment.
+    S as it was counted, and E at the user's level: what it would take others to act as often. Then S and E weighted
+    by 2 to the half-lives of a cohort between a landmark and their moment.
     """
 
     successes: float
-    exposure: float
+    leveled_exposure: float
     weighted_successes: float
     weighted_exposure: float
     landmark_ms: int
@@ -57,9 +57,9 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
 
     It takes reactions that enter the log until `until_ms`; `slots` is how many were asked for. `weights` is what a
     view of each slot counts; `delays` by pool has an entry per action; `served` by pool is how many of the user's
-    slots it had been given with these; `cohort` is the one that the decision's priors were of. `seen` is a bit set
-    over slots; `acted` holds one per action that was taken. A bit is set once, whatever is delivered again: this is
-    the dedupe. `tallies` by pool, an entry per action, are the sums over the bits that are set.
+    slots it had been given with these; `cohort` and `levels` (by action) are those of the decision's priors. `seen`
+    is a bit set over slots; `acted` holds one per action that was taken. A bit is set once, whatever is delivered
+    again: this is the dedupe. `tallies` by pool, an entry per action, are the sums over the bits that are set.
     """
 
     at_ms: int
@@ -74,6 +74,7 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     served: Mapping[str, int]
     newcomer: bool
     cohort: str
+    levels: tuple[float, ...]
     seen: int = 0
     acted: Mapping[str, int] = {}
     tallies: Mapping[str, tuple[Tally, ...]] = {}
@@ -118,6 +119,7 @@ class Cursor(Struct, frozen=True, gc=False, array_like=True):
     policy_version: str
     cohort: str
     mode: Mode
+    levels: list[float]
     items: tuple[str, ...]
     pools: tuple[PoolBelief, ...]
 
@@ -157,12 +159,14 @@ class ViewLesson(Struct, frozen=True, gc=False, array_like=True, tag="view"):
 class PriorLesson(Struct, frozen=True, gc=False, array_like=True, tag="prior"):
     """What the population's prior learns from a newcomer's closed decision of one (cohort, pool, action).
 
-    The user's S and E went from `before` to `after`; `at_ms` is the decision's time.
+    The user's S, and E at the user's level, went from `before` to `after`, and E itself grew by `exposure`; `at_ms`
+    is the decision's time.
     """
 
     cell: CohortCell
     before: Tally
     after: Tally
+    exposure: float
     at_ms: int
 
 

@@ -127,9 +127,10 @@ def merged(records: Iterable[SumsRecord]) -> Sums:
         likes.append(np.column_stack([np.zeros(liked.size, np.int64), numbers[liked], counts]))
         own = np.array(part.pairs, np.int64).reshape(-1, 3)
         pairs.append(np.column_stack([numbers[own[:, 0]], numbers[own[:, 1]], own[:, 2]]))
+    sums.newcomers_changed = (sums.records, sums.at_ms)  # a fit of them fits their strengths, and copies all lists
     sums.likes = RankedCounts.of(np.concatenate(likes))
     sums.pairs = RankedCounts.of(np.concatenate(pairs))
-    sums.changed = dict.fromkeys(range(len(sums.items)), sums.records)  # a fit of them copies all lists
+    sums.changed = dict.fromkeys(range(len(sums.items)), sums.records)
     return sums
 
 

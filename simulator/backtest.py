@@ -189,7 +189,7 @@ class _Replay:
 
 def _views_to_personal(facts: Facts) -> dict[str, dict[str, float]]:
     """The strength of the prior of somebody who is known by now but has shown nothing."""
-    prior = prior_for(UserState(), facts, "")
+    prior, _ = prior_for(UserState(), facts, "")
     strength = (prior.alpha + prior.beta).tolist()
     return {
         pool: dict(zip(facts.policy.rewarded, row, strict=True))

@@ -1,14 +1,16 @@
 """What the tests of the bandit share: seeds, strategies, and plain programs to compare with."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
-from blending.blend import Lists, lists_of
-from blending.kernels import EXPLORE_STREAM, allocate, uniform_at
+from blending.blend import NO_LIMITS, NO_PLAN, Lists, lists_of
+from blending.kernels import allocate, weighed
 from blending.posterior import Beta
+from blending.sampling import EXPLORE_STREAM, draw_rates, uniform_at
 
 ROOT = Path(__file__).parent.parent
 SEED = 20161111
@@ -44,8 +46,25 @@ def disjoint(pools: int, length: int) -> Lists:
     return lists_of([np.arange(pool * length, (pool + 1) * length, dtype=np.int32) for pool in range(pools)])
 
 
+def rates_of(alpha: np.ndarray, beta: np.ndarray, key: np.uint64, draws: int, first: int = 0) -> np.ndarray:
+    """What `draw_rates` fills an array of so many draws with."""
+    rates = np.full((draws, *alpha.shape), np.nan)
+    draw_rates(alpha, beta, key, first, rates)
+    return rates
+
+
+def utilities_of(rates: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """What `weighed` fills an array of utilities with."""
+    utilities = np.full(rates.shape[:2], np.nan)
+    weighed(rates, rewards, utilities)
+    return utilities
+
+
 class Offer(NamedTuple):
-    """What `allocate` is given: utilities by draw and pool, h by items given, and a feed mixed at random or not."""
+    """What `allocate` is given: utilities by draw and pool, h by items given, and a feed mixed at random or not.
+
+    `fell` says of each draw whether its utilities are the fallback; None of none.
+    """
 
     utilities: np.ndarray
     ties: np.ndarray
@@ -54,6 +73,10 @@ class Offer(NamedTuple):
     slots: int
     explored: bool = False
     key: np.uint64 = np.uint64(SEED)
+    fell: np.ndarray | None = None
+    limits: np.ndarray = NO_LIMITS
+    plan: np.ndarray = NO_PLAN
+    start: int = 0
 
     @property
     def rankings(self) -> list[list[int]]:
@@ -63,44 +86,134 @@ class Offer(NamedTuple):
     @property
     def feed(self) -> list[int]:
         """The items that `allocate` puts into the slots."""
-        slot_pools, slot_ranks, _ = self.allocated()
+        (slot_pools, slot_ranks), _ = self.allocated()
         return self.lists.items[slot_pools, slot_ranks].tolist()
 
-    def allocated(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    @property
+    def falls(self) -> np.ndarray:
+        """`fell`, of every draw."""
+        return np.zeros(len(self.utilities), np.bool_) if self.fell is None else self.fell
+
+    @property
+    def conditions(self) -> list[tuple[int, int, int]]:
+        """Earlier items, floor and cap of each pool."""
+        table = self.limits.T.tolist() if self.limits.size else [(0, 0, self.slots)] * self.ties.size
+        return [(before, floor, cap) for before, floor, cap in table]
+
+    def allocated(self, chances: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """What `allocate` makes of it."""
-        utilities, ties, returns, lists, slots, explored, key = self
-        return allocate(utilities, ties, returns, lists.items, lists.stock, slots, explored, key)
+        table = np.zeros((0, 0)) if chances is None else chances
+        head = (self.utilities, self.falls, self.ties, self.returns, *self.lists, self.limits, self.plan)
+        placed = np.empty((2, self.slots), np.int64)
+        verdicts = np.empty(self.lists.items.shape, np.int64)
+        length = allocate(*head, self.slots, self.explored, self.start, self.key, table, placed, verdicts)
+        return placed[:, :length], verdicts
 
 
-def plain_allocation(offer: Offer) -> tuple[list[tuple[int, int]], list[str]]:
-    """Slot by slot in plain Python: the pools that have something left, and the best of them or any."""
-    unread = [list(enumerate(ranking)) for ranking in offer.rankings]
-    slots: list[tuple[int, int]] = []
-    shown: set[int] = set()
-    verdicts = ["" for _ in unread]
-    while len(slots) < offer.slots and any(unread):
-        left = [pool for pool, entries in enumerate(unread) if entries]
-        if offer.explored:
-            picks = sum(map(len, verdicts))
-            uniform = uniform_at(offer.key, np.uint64(EXPLORE_STREAM * 2**32 + picks + 1))
-            pool = left[int(uniform * len(left))]
-        else:
-            pool = max(left, key=lambda pool: (worth(offer, pool, slots), offer.ties[pool]))
-        rank, item = unread[pool].pop(0)
-        verdicts[pool] += "d" if item in shown else "p"
-        if item not in shown:
-            slots.append((pool, rank))
-            shown.add(item)
-    return slots, verdicts
+class Plain(NamedTuple):
+    """What a plain program makes of an offer: (pool, rank) of each slot, letters by pool, chances by slot."""
+
+    slots: list[tuple[int, int]]
+    verdicts: list[str]
+    chances: list[dict[int, Fraction]]
 
 
-def worth(offer: Offer, pool: int, slots: list[tuple[int, int]]) -> float:
-    """What this pool's next item is worth in the next slot."""
-    utility = offer.utilities[len(slots) % len(offer.utilities), pool]
-    given_already = [by for by, _ in slots].count(pool)
-    return utility * offer.returns[given_already] if utility > 0.0 else utility
+class PlainAllocation:
+    """Slot by slot in plain Python: everything is counted anew from what stands in the feed."""
+
+    def __init__(self, offer: Offer) -> None:
+        """Nothing is given out yet."""
+        self.offer, self.pools = offer, range(offer.ties.size)
+        self.unread = [list(enumerate(ranking)) for ranking in offer.rankings]
+        self.plan = offer.plan.tolist() or [-1] * offer.slots
+        self.slots: list[tuple[int, int]] = []
+        self.shown: set[int] = set()
+        self.verdicts = ["" for _ in self.pools]
+        self.chances: list[dict[int, Fraction]] = []
+
+    def own(self, pool: int) -> int:
+        """Slots of the page that a pool has beside the plan, and all that are planned for it."""
+        beside = sum(by == pool != planned for (by, _), planned in zip(self.slots, self.plan, strict=False))
+        return beside + self.plan.count(pool)
+
+    def spare(self, pool: int) -> int:
+        """Entries left of a pool beyond what is planned for it in this slot and later."""
+        return len(self.unread[pool]) - self.plan[len(self.slots) :].count(pool)
+
+    def below(self, pool: int, row: int) -> int:
+        """How many slots a pool is below its floor (1) or its cap (2)."""
+        return self.offer.conditions[pool][row] - self.own(pool)
+
+    def open_pools(self) -> list[int]:
+        """The pools that may have this slot: the first of these sets that is not empty."""
+        spare = [pool for pool in self.pools if self.spare(pool) > 0]
+        if self.offer.explored:
+            needed = sum(max(0, min(self.below(pool, 1), self.spare(pool))) for pool in self.pools)
+            if needed and needed >= self.plan[len(self.slots) :].count(-1):
+                wanting = [pool for pool in spare if self.below(pool, 1) > 0]
+                if wanting:
+                    return wanting
+        capped = [pool for pool in spare if self.below(pool, 2) > 0]
+        return capped or spare or [pool for pool in self.pools if self.unread[pool]]
+
+    def worth(self, pool: int) -> float:
+        """What this pool's next item is worth in the next slot."""
+        row = len(self.slots) % len(self.offer.utilities)
+        utility = float(self.offer.utilities[row, pool])
+        given = self.offer.conditions[pool][0] + self.own(pool)
+        if utility <= 0.0:
+            return utility
+        return utility * (1.0 / (2.0 * given + 1.0) if self.offer.falls[row] else float(self.offer.returns[given]))
+
+    def read(self, pool: int) -> None:
+        """Read the next entry of a list, and place its item unless it stands there already."""
+        rank, item = self.unread[pool].pop(0)
+        self.verdicts[pool] += "d" if item in self.shown else "p"
+        if item not in self.shown:
+            self.slots.append((pool, rank))
+            self.shown.add(item)
+
+    def fill(self) -> None:
+        """Fill one slot, or read one entry that stands in the feed already."""
+        slot = len(self.slots)
+        planned = self.plan[slot]
+        if planned >= 0 and self.unread[planned]:
+            self.read(planned)
+            self.chances[slot:] = [{planned: Fraction(1)}]
+            return
+        if self.offer.explored:
+            for pool in self.pools:
+                while self.unread[pool] and self.unread[pool][0][1] in self.shown:
+                    self.read(pool)
+            if not any(self.unread):
+                return
+            choice = self.open_pools()
+            counter = EXPLORE_STREAM * 2**32 + self.offer.start + slot + 1
+            self.read(choice[int(uniform_at(self.offer.key, np.uint64(counter)) * len(choice))])
+            self.chances[slot:] = [dict.fromkeys(choice, Fraction(1, len(choice)))]
+            return
+        best = max(self.open_pools(), key=lambda pool: (self.worth(pool), self.offer.ties[pool]))
+        self.read(best)
+        self.chances[slot:] = [{best: Fraction(1)}]
+
+
+def plain_allocation(offer: Offer) -> Plain:
+    """All slots, or until every list is read."""
+    made = PlainAllocation(offer)
+    while len(made.slots) < offer.slots and any(made.unread):
+        made.fill()
+    return Plain(made.slots, made.verdicts, made.chances[: len(made.slots)])
 
 
 def letters(verdicts: np.ndarray) -> list[str]:
     """Verdicts as words of p and d; anything after the first unread entry would show as a dot."""
     return ["".join(".pd"[verdict] for verdict in row).rstrip(".") for row in verdicts.tolist()]
+
+
+def chances_table(plain: Plain, slots: int) -> np.ndarray:
+    """The chances of a plain allocation, shape (slots, pools)."""
+    table = np.zeros((slots, len(plain.verdicts)))
+    for slot, chances in enumerate(plain.chances):
+        for pool, chance in chances.items():
+            table[slot, pool] = float(chance)
+    return table

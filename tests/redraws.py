@@ -6,38 +6,63 @@ import numpy as np
 from arms import SEED
 from hypothesis import strategies as st
 
-from blending.blend import Rules, blend, lists_of
+from blending.blend import Blend, Page, Rules, blend, fallen, intended, lists_of
 from blending.delay import Delay
+from blending.kernels import offering
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
 from engine.decision import Decision, PoolPart, verdict_letters
 from engine.events import Request
+from engine.page import slot_rules
 
 
 class Case:
-    """A request, what pools believe and offer, and the decision that came of it."""
+    """A request, what pools believe and offer, what its page keeps to, and the decision that came of it."""
 
     def __init__(self, alpha: Any, beta: Any, lists: list[str], slots: int, **more: Any) -> None:
-        """Items have one letter; `more` are rewards, delta (None: Webster's), draws, epsilon, temperature."""
+        """Items have one letter; `more` are rewards, delta (None: Webster's), draws, epsilon, temperature.
+
+        And mode, order and fallback; floors, caps and before, numbers by pool; pinned, pairs of slot and pool.
+        """
         self.posterior = Beta(*(np.array(given, float).reshape(len(lists), -1) for given in (alpha, beta)))
         self.delta, self.slots, self.items = more.get("delta", 1.0), slots, lists
-        draws = slots if more.get("draws") == "slot" else 1
-        rewards = np.array(more.get("rewards", [1.0]))
-        returns = returns_table(slots, self.delta)
-        self.rules = Rules(rewards, returns, more.get("temperature", 1.0), more.get("epsilon", 0.0), draws)
+        before = more.get("before", [0] * len(lists))
+        self.start = sum(before)
+        self.rules = Rules(
+            np.array(more.get("rewards", [1.0])),
+            returns_table(self.start + slots, self.delta),
+            more.get("temperature", 1.0),
+            more.get("epsilon", 0.0),
+            slots if more.get("draws") == "slot" else 1,
+            more.get("mode", "drawn"),
+            np.array(more.get("fallback", [1.0] * len(lists)), float),
+            more.get("order", "greedy"),
+        )
         self.lists = lists_of([np.array([ord(item) for item in items[:slots]], np.int32) for items in lists])
+        limits = [before, more.get("floors", [0] * len(lists)), more.get("caps", [slots] * len(lists))]
+        self.pinned = more.get("pinned", [])
+        pins = np.full(slots if self.pinned else 0, -1, np.int64)
+        for slot, pool in self.pinned:
+            pins[slot] = pool
+        free = not {"before", "floors", "caps"} & more.keys()
+        self.page = Page(np.array(limits, np.int64)[:, : 0 if free else None].copy(), pins, self.start)
 
-    def made(self, name: str) -> Any:
+    def made(self, name: str) -> Blend:
         """The blend of a request of this name."""
-        return blend(self.posterior, self.rules, self.lists, key_of(SEED, "ann", name))
+        return blend(self.posterior, self.rules, self.lists, key_of(SEED, "ann", name), self.page)
 
     def decision(self, name: str = "monday") -> Decision:
         """The record of that blend."""
         made, actions = self.made(name), self.rules.rewards.size
         letters = [verdict_letters(row) for row in made.verdicts]
+        wished = intended(made, self.rules, self.lists, key_of(SEED, "ann", name), self.page)
+        limits = self.page.limits.T.tolist() or [(0, 0, None)] * len(self.items)
+        none = [0] * len(self.items)
         return Decision(
             request=Request(request_id=name, user="ann", slots=self.slots),
+            feed=name,
+            start=self.start,
             at_ms=0,
             policy_version="",
             population_version=0,
@@ -45,6 +70,9 @@ class Case:
             temperature=self.rules.temperature,
             epsilon=self.rules.epsilon,
             delta=self.delta,
+            mode=self.rules.mode,
+            order=self.rules.order,
+            cohort="",
             explored=made.explored,
             newcomer=False,
             actions=[str(action) for action in range(actions)],
@@ -54,23 +82,29 @@ class Case:
                     pool=f"pool-{pool}",
                     alpha=self.posterior.alpha[pool].tolist(),
                     beta=self.posterior.beta[pool].tolist(),
+                    strength=[2.0] * actions,
+                    fallback=float(self.rules.fallback[pool]),
                     rates=made.rates[:, pool].tolist(),
                     delays=[Delay(1.0, 1.0)] * actions,
                     served=0,
                     stock=int(self.lists.stock[pool]),
                     filtered=0,
-                    intended=int(made.intended[pool]),
+                    intended=int(wished[pool]),
                     realised=read.count("p"),
                     items=list(self.items[pool][: len(read)]),
                     verdicts=read,
+                    before=limits[pool][0],
+                    floor=limits[pool][1],
+                    cap=limits[pool][2],
                 )
                 for pool, read in enumerate(letters)
             ],
-            slot_items=[
-                self.items[pool][rank]
-                for pool, rank in zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
-            ],
+            pinned=self.pinned,
+            degraded=[],
+            slot_items=[self.items[pool][rank] for pool, rank in made.placed.T.tolist()],
             slot_pools=made.slot_pools.tolist(),
+            slot_rules=slot_rules(made, self.page, self.rules.order, none, fallen(made, self.rules, self.lists)),
+            slot_offers=offering(*self.lists, made.placed).tolist(),
         )
 
     def counts(self, redraws: int) -> np.ndarray:
@@ -83,7 +117,27 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> Case:
+def conditions(draw: st.DrawFn, stock: list[int], slots: int) -> dict[str, Any]:
+    """Limits, pins and another mode or order; floors and pins that can be kept where no item is shared."""
+    pools = len(stock)
+    owners = draw(st.lists(st.integers(0, pools - 1), max_size=slots))
+    floors = [min(owners.count(pool), stock[pool], slots) for pool in range(pools)]
+    places = draw(st.permutations(range(slots)))
+    owned = [pool for pool in range(pools) for _ in range(floors[pool])]
+    numbers = st.lists(st.integers(0, slots), min_size=pools, max_size=pools)
+    return {
+        "before": draw(st.lists(st.integers(0, 2), min_size=pools, max_size=pools)),
+        "floors": floors,
+        "caps": [max(floor, cap) for floor, cap in zip(floors, draw(numbers), strict=True)],
+        "pinned": [at for at in zip(places, owned, strict=False) if draw(st.booleans())],
+        "mode": draw(st.sampled_from(["drawn", "expected", "fixed"])),
+        "order": draw(st.sampled_from(["greedy", "spread", "rounded"])),
+        "fallback": draw(numbers),
+    }
+
+
+@st.composite
+def cases(draw: st.DrawFn, *, conditioned: bool = True) -> Case:
     """Any posterior and rules; lists over few items, so that they are short, empty and share items."""
     pools, actions, slots = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.integers(1, 6))
     size = pools * actions
@@ -95,6 +149,9 @@ def cases(draw: st.DrawFn) -> Case:
     for pool in range(pools):
         letters = "".join(chr(ord("A") + 10 * pool + n) for n in range(10)) if disjoint else alphabet
         lists.append("".join(draw(st.lists(st.sampled_from(letters), unique=True, max_size=8))))
+    more: dict[str, Any] = {}
+    if conditioned and draw(st.booleans()):
+        more = draw(conditions([len(items) for items in lists], slots))
     return Case(
         alpha,
         beta,
@@ -105,4 +162,5 @@ def cases(draw: st.DrawFn) -> Case:
         draws=draw(st.sampled_from(["feed", "slot"])),
         epsilon=draw(st.sampled_from([0.0, 0.02, 0.5])),
         temperature=draw(st.sampled_from([0.06, 1.0])),
+        **more,
     )

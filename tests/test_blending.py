@@ -11,23 +11,32 @@ import sys
 
 import numpy as np
 import pytest
-from arms import FALSE_ALARM, ROOT, SEED, Offer, disjoint, keys, letters, plain_allocation, posteriors, shapes
+from arms import (
+    FALSE_ALARM,
+    ROOT,
+    SEED,
+    Offer,
+    disjoint,
+    keys,
+    letters,
+    plain_allocation,
+    posteriors,
+    rates_of,
+    shapes,
+    utilities_of,
+)
+from chance import assert_counts
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from blending.blend import Rules, blend, lists_of
-from blending.kernels import (
-    EXPLORE_STREAM,
-    draw_rates,
-    intended_counts,
-    tie_breaks,
-    uniform_at,
-    utilities_of,
-)
+from blending.blend import MODES, NO_PLAN, Lists, Order, Page, Rules, blend, fallen, intended, lists_of
+from blending.kernels import drawn_utilities, fall_back, intended_counts
+from blending.order import floor_plans, rounded, spread_plans
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
+from blending.sampling import EXPLORE_STREAM, PLAN_STREAM, tie_breaks, uniform_at, uniforms_of
 
 
 def plain_rules(rewards: list[float], slots: int) -> Rules:
@@ -48,10 +57,14 @@ def first_slots(posterior: Beta, rules: Rules, purpose: str, blends: int) -> np.
 def test_utilities_are_added_in_the_order_of_the_actions(
     rewards: list[float], alpha: list[float], key: np.uint64
 ) -> None:
-    rates = draw_rates(np.array([alpha]), np.ones((1, 3)), key, 2)
+    rates = rates_of(np.array([alpha]), np.ones((1, 3)), key, 2, 0)
     products = [[rate * reward for rate, reward in zip(row, rewards, strict=True)] for row in rates[:, 0].tolist()]
     expected = [[one + two + three] for one, two, three in products]
     assert utilities_of(rates, np.array(rewards)).tolist() == expected
+    alone, utilities = np.empty_like(rates), np.empty((2, 1))
+    drawn_utilities(np.array([alpha]), np.ones((1, 3)), np.array(rewards), alone, utilities, key)
+    assert np.array_equal(alone, rates)
+    assert utilities.tolist() == expected
 
 
 def test_the_order_of_addition_shows_in_the_last_bit() -> None:
@@ -69,26 +82,79 @@ def rules(draw: st.DrawFn, actions: int, slots: int) -> Rules:
         draw(st.sampled_from([0.15, 1.0, 3.0])),
         draw(st.sampled_from([0.0, 0.5])),
         draw(st.sampled_from([1, slots])),
+        draw(st.sampled_from(["drawn", "drawn", "expected", "fixed"])),
     )
 
 
-@given(posteriors(), keys, st.integers(1, 12), st.data())
-def test_a_blend_is_its_draws_its_utilities_and_its_allocation(
-    posterior: Beta, key: np.uint64, slots: int, data: st.DataObject
+@st.composite
+def pages(draw: st.DrawFn, pools: int, slots: int, stock: int) -> Page:
+    """Pins and floors that stock and slots allow, caps above, items in earlier pages; or no condition."""
+    if draw(st.booleans()):
+        return Page()
+    owners = draw(st.lists(st.integers(0, pools - 1), max_size=slots))
+    floors = np.minimum(np.bincount(np.array(owners, np.int64), minlength=pools), stock)
+    pinned = np.full(slots, -1, np.int64)
+    places = draw(st.permutations(range(slots)))
+    for slot, pool in zip(places, np.repeat(np.arange(pools), floors), strict=False):
+        if draw(st.booleans()):
+            pinned[slot] = pool
+    column = st.lists(st.integers(0, slots), min_size=pools, max_size=pools)
+    limits = np.array([np.array(draw(column)) // 3, floors, np.maximum(floors, draw(column))], np.int64)
+    return Page(limits, pinned if draw(st.booleans()) else NO_PLAN, draw(st.integers(int(limits[0].max()), 5)))
+
+
+def plan_of(by: Rules, lists: Lists, page: Page, slots: int, offer: Offer) -> np.ndarray:
+    """The plan of a page: its floors; or, for other orders, as many slots as that gives or shares come to."""
+    pools, key = lists.stock.size, offer.key
+    uniforms = uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1)
+    pinned = page.pinned if page.pinned.size else np.full(slots, -1, np.int64)
+    limits = page.limits if page.limits.size else np.array([[0, 0, slots]] * pools).T
+    own = np.bincount(pinned[pinned >= 0], minlength=pools)
+    plan = page.pinned
+    if limits[1].any():
+        plan = floor_plans(pinned, limits[1].copy(), uniforms[:, :pools].copy())[0]
+    if by.order == "greedy":
+        return plan
+    placed = [pool for pool, _ in plain_allocation(offer._replace(plan=plan)).slots]
+    counts = np.bincount(np.array(placed, np.int64), minlength=pools)[None]
+    if by.order == "rounded":
+        low = np.maximum(np.minimum(limits[1], lists.stock), own)
+        high = np.maximum(np.minimum(limits[2], lists.stock), low)
+        if high.sum() < slots:
+            low, high = high, np.maximum(lists.stock, high)
+        counts = rounded(np.maximum(offer.utilities[:1], 0.0), low, high, slots, uniforms[:, -1].copy())
+    return spread_plans(pinned, np.maximum(counts - own, 0), uniforms[:, pools : 3 * pools].copy())[0]
+
+
+@given(posteriors(), keys, st.integers(1, 12), st.sampled_from(["greedy", "spread", "rounded"]), st.data())
+def test_a_blend_is_its_draws_its_utilities_its_plan_and_its_allocation(
+    posterior: Beta, key: np.uint64, slots: int, order: Order, data: st.DataObject
 ) -> None:
     pools, actions = posterior.alpha.shape
-    by = data.draw(rules(actions, slots))
     lists = disjoint(pools, 4)
-    made = blend(posterior, by, lists, key)
-    rates = draw_rates(posterior.alpha / by.temperature, posterior.beta / by.temperature, key, by.draws)
-    utilities, ties = utilities_of(rates, by.rewards), tie_breaks(pools, key)
+    page = data.draw(pages(pools, slots, 4))
+    fallback = np.array(data.draw(st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=pools, max_size=pools)))
+    by = data.draw(rules(actions, slots))
+    by = by._replace(returns=returns_table(page.start + slots, 0.8), fallback=fallback, order=order)
+    made = blend(posterior, by, lists, key, page)
+    alpha, beta = posterior.alpha / by.temperature, posterior.beta / by.temperature
+    first = page.start if by.draws > 1 else 0  # one draw serves all pages
+    drawn = rates_of(alpha, beta, key, by.draws, first) if by.mode == "drawn" else (alpha / (alpha + beta))[None]
+    utilities, ties = utilities_of(drawn, by.rewards), tie_breaks(pools, key)
+    fell = fall_back(utilities, fallback, lists.stock, MODES[by.mode])
     explored = uniform_at(key, np.uint64(EXPLORE_STREAM * 2**32)) < by.epsilon
-    placed, verdicts = plain_allocation(Offer(utilities, ties, by.returns, lists, slots, explored, key))
-    assert np.array_equal(made.rates, rates)
+    offer = Offer(utilities, ties, by.returns, lists, slots, False, key, fell, page.limits, page.pinned, page.start)
+    plan = page.pinned if explored else plan_of(by, lists, page, slots, offer)
+    plain = plain_allocation(offer._replace(explored=explored, plan=plan))
+    assert np.array_equal(made.rates, drawn)
     assert made.explored == explored
-    assert list(zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)) == placed
-    assert letters(made.verdicts) == verdicts
-    assert made.intended.tolist() == intended_counts(utilities, ties, by.returns, slots).tolist()
+    assert made.plan.tolist() == plan.tolist()
+    assert list(zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)) == plain.slots
+    assert letters(made.verdicts) == plain.verdicts
+    assert fallen(made, by, lists).tolist() == [bool(fell[slot % len(fell)]) for slot in range(len(plain.slots))]
+    before = page.limits[0] if page.limits.size else np.zeros(pools, np.int64)
+    head = (drawn, by.rewards, by.returns, fallback, lists.stock, MODES[by.mode], before)
+    assert intended(made, by, lists, key, page).tolist() == intended_counts(*head, slots, key).tolist()
 
 
 @given(posteriors(), keys, st.integers(1, 12), st.data())
@@ -104,7 +170,7 @@ def test_one_belief_serves_feeds_of_every_length(
         draws=1 if by.draws == 1 else slots + 1,
     )
     shorter, longer = blend(posterior, by, lists, key), blend(posterior, longer_by, lists, key)
-    assert np.array_equal(longer.rates[: by.draws], shorter.rates)
+    assert np.array_equal(longer.rates[: len(shorter.rates)], shorter.rates)
     assert longer.slot_pools[:slots].tolist() == shorter.slot_pools.tolist()
     assert longer.slot_ranks[:slots].tolist() == shorter.slot_ranks.tolist()
 
@@ -188,6 +254,32 @@ def test_a_pool_comes_first_as_often_as_it_is_the_best(draws: int) -> None:
     counts = first_slots(posterior, by, "matching", 6000)
     pvalue = stats.chisquare(counts, shares / shares.sum() * counts.sum()).pvalue
     assert pvalue > FALSE_ALARM, f"seed {SEED}: {counts}"
+
+
+@given(posteriors(), keys, st.integers(1, 12), st.lists(st.integers(0, 12), min_size=5, max_size=5))
+def test_by_expectation_the_pool_of_the_largest_mean_utility_has_every_slot_until_it_runs_out(
+    posterior: Beta, key: np.uint64, slots: int, stock: list[int]
+) -> None:
+    """In the order of the posterior means, with rewards that leave all above 0."""
+    pools, actions = posterior.alpha.shape
+    lists = lists_of([np.arange(20 * p, 20 * p + stock[p], dtype=np.int32) for p in range(pools)])
+    by = Rules(np.arange(1.0, actions + 1.0), np.ones(slots), mode="expected")
+    means = (posterior.mean * by.rewards).sum(axis=1)
+    if min(np.diff(np.sort(means)), default=1.0) > 1e-9:
+        walked = np.repeat(np.argsort(-means), np.array(stock[:pools])[np.argsort(-means)])[:slots]
+        assert blend(posterior, by, lists, key).slot_pools.tolist() == walked.tolist()
+
+
+def test_a_fixed_share_of_a_twenty_fifth_has_two_fifths_of_a_slot_of_ten_in_the_mean_where_it_is_rounded() -> None:
+    """Two pages in five show the smallest pool once. Bernstein for 3 counts, below 1e-7 in all."""
+    ratios, pages = np.array([0.56, 0.4, 0.04]), 4000
+    by = Rules(np.ones(1), np.ones(10), mode="fixed", fallback=ratios, order="rounded")
+    lists, posterior = disjoint(3, 10), Beta(np.ones((3, 1)), np.ones((3, 1)))
+    made = [blend(posterior, by, lists, key_of(SEED, "fixed", str(page))).slot_pools for page in range(pages)]
+    counts = np.array([np.bincount(pools, minlength=3) for pools in made])
+    assert set(counts[:, 2].tolist()) == {0, 1}
+    assert_counts((counts - [5, 4, 0])[:, [0, 2]].sum(axis=0), pages, [0.6, 0.4], 3)
+    assert np.all(counts[:, 1] == 4)
 
 
 WITHOUT_END = """

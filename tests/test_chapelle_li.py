@@ -11,8 +11,8 @@ import pytest
 from numba import njit
 from scipy import stats
 
-from blending.kernels import bits_at, draw_rates, log_gamma_variate, uniform_at
 from blending.randomness import key_of
+from blending.sampling import beta_variate, bits_at, draw_rates, uniform_at
 
 STEPS = 200_000
 ITEMS = 10
@@ -22,27 +22,19 @@ QUANTILE = float(stats.t.ppf(0.9995, len(SEEDS) - 1))
 
 
 @njit(error_model="numpy")
-def beta_4_4(key: np.uint64, counter: np.uint64) -> tuple[float, np.uint64]:
-    """A rate, and the next unused counter."""
-    log_x, counter = log_gamma_variate(4.0, key, counter)
-    log_y, counter = log_gamma_variate(4.0, key, counter)
-    return 1.0 / (1.0 + np.exp(log_y - log_x)), counter
-
-
-@njit(error_model="numpy")
 def regret_of(key: np.uint64, delay: int, steps: int, items: int) -> float:
     """Expected reward lost by Thompson sampling with the engine's own draws."""
-    rates = np.empty(items)
+    rates, drawn = np.empty(items), np.empty((1, items, 1))
     successes, failures = np.ones((items, 1)), np.ones((items, 1))
     age = np.zeros(items, np.int64)  # how often the item was replaced: feedback on a former one is void
     late_item, late_age = np.zeros(delay, np.int64), np.zeros(delay, np.int64)
     late_reward = np.zeros(delay)
     world, counter = bits_at(key, np.uint64(0)), np.uint64(0)
     for item in range(items):
-        rates[item], counter = beta_4_4(world, counter)
+        rates[item], counter = beta_variate(4.0, 4.0, world, counter)
     lost = 0.0
     for step in range(steps):
-        drawn = draw_rates(successes, failures, bits_at(key, np.uint64(step + 1)), 1)
+        draw_rates(successes, failures, bits_at(key, np.uint64(step + 1)), 0, drawn)
         best = np.argmax(drawn[0, :, 0])
         lost += rates.max() - rates[best]
         late = step % delay
@@ -56,7 +48,7 @@ def regret_of(key: np.uint64, delay: int, steps: int, items: int) -> float:
         if uniform_at(world, counter) < 0.001:
             counter += np.uint64(1)
             item = np.int64(uniform_at(world, counter) * items)
-            rates[item], counter = beta_4_4(world, counter)
+            rates[item], counter = beta_variate(4.0, 4.0, world, counter)
             successes[item, 0], failures[item, 0] = 1.0, 1.0
             age[item] += 1
     return lost

@@ -25,24 +25,30 @@ from arms import (
     keys,
     names,
     posteriors,
+    rates_of,
     shapes,
     splitmix64,
     words,
 )
-from hypothesis import example, given
+from chance import assert_counts
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import gammainc, gammaln
 
-from blending.kernels import (
-    bits_at,
-    draw_rates,
-    log_gamma_variate,
-    stream,
-    uniform_at,
-)
 from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
+from blending.sampling import (
+    AREA,
+    EDGES,
+    TAIL,
+    beta_variate,
+    bits_at,
+    gamma_variate,
+    normal_variate,
+    stream,
+    uniform_at,
+    uniforms_of,
+)
 
 
 def key_giving(bits: int) -> np.uint64:
@@ -116,49 +122,148 @@ def test_streams_lie_2_to_the_32_counters_apart(one: int, other: int) -> None:
 # Draws
 
 
-def plain_log_gamma(shape: float, key: np.uint64, counter: int) -> tuple[float, int]:
-    """Marsaglia and Tsang's method again: G(shape) = G(shape + 1) U^(1/shape) and a cubed normal."""
-
-    def uniform() -> float:
-        nonlocal counter
-        counter += 1
-        return uniform_at(key, np.uint64(counter - 1))
-
-    if shape < 1.0:
-        boost = math.log(uniform()) / shape
-        log_variate, counter = plain_log_gamma(shape + 1.0, key, counter)
-        return log_variate + boost, counter
-    d = shape - 1.0 / 3.0
-    while True:
-        normal = math.sqrt(-2.0 * math.log(uniform())) * math.cos(2.0 * math.pi * uniform())
-        v = (1.0 + normal / math.sqrt(9.0 * d)) ** 3
-        accepted = uniform()
-        if v > 0.0 and math.log(accepted) < normal**2 / 2.0 + d * (1.0 - v + math.log(v)):
-            return math.log(d * v), counter
+def plain_edges() -> list[float]:
+    """Right edges of 128 layers of one area under exp(-x²/2), by Marsaglia and Tsang's recursion; then 0."""
+    area, edges = AREA, [AREA / math.exp(-(TAIL**2) / 2.0), TAIL]
+    while len(edges) < 128:
+        edges.append(math.sqrt(-2.0 * math.log(area / edges[-1] + math.exp(-(edges[-1] ** 2) / 2.0))))
+    return [*edges, 0.0]
 
 
-@given(st.floats(1e-3, 1e4), keys, st.integers(0, 2**40))
+PLAIN_EDGES = plain_edges()
+
+
+class PlainDraws:
+    """Normal, gamma and beta variates in plain Python, and the counter of what was used."""
+
+    def __init__(self, key: np.uint64, counter: int) -> None:
+        """Start at this counter."""
+        self.key, self.counter = int(key), counter
+
+    def bits(self) -> int:
+        """The next 64 bits."""
+        self.counter += 1
+        return splitmix64(self.key, self.counter - 1)
+
+    def uniform(self) -> float:
+        """The next number between 0 and 1."""
+        return ((self.bits() >> 12) + 0.5) / 2**52
+
+    def normal(self) -> float:
+        """A point under the curve: of the layer wholly under it, of its wedge, or of the tail."""
+        while True:
+            bits = self.bits()
+            layer, side = bits % 128, 2.0 * ((bits >> 12) + 0.5) / 2**52 - 1.0
+            x, inner = side * PLAIN_EDGES[layer], PLAIN_EDGES[layer + 1]
+            if abs(x) < inner:
+                return x
+            if layer == 0:
+                beyond, height = -math.log(self.uniform()) / TAIL, -math.log(self.uniform())
+                while beyond**2 >= 2.0 * height:
+                    beyond, height = -math.log(self.uniform()) / TAIL, -math.log(self.uniform())
+                return math.copysign(TAIL + beyond, side)
+            top, low = (math.exp(-(edge**2) / 2.0) for edge in (inner, PLAIN_EDGES[layer]))
+            if top + (low - top) * self.uniform() < math.exp(-(x**2) / 2.0):
+                return x
+
+    def gamma(self, shape: float) -> float:
+        """Marsaglia and Tsang's cubed normal, without its squeeze."""
+        d = shape - 1.0 / 3.0
+        while True:
+            normal, uniform = self.normal(), self.uniform()
+            cube = (1.0 + normal / math.sqrt(9.0 * d)) ** 3
+            if cube > 0.0 and math.log(uniform) < normal**2 / 2.0 + d * (1.0 - cube + math.log(cube)):
+                return d * cube
+
+    def beta(self, alpha: float, beta: float) -> float:
+        """X / (X + Y), in logarithms; below 1, G(shape) = G(shape + 1) U^(1 / shape)."""
+        boosts = [math.log(self.uniform()) / shape if shape < 1.0 else 0.0 for shape in (alpha, beta)]
+        variates = [self.gamma(shape + 1.0 if shape < 1.0 else shape) for shape in (alpha, beta)]
+        log_x, log_y = (math.log(variate) + boost for variate, boost in zip(variates, boosts, strict=True))
+        return math.exp(log_x - np.logaddexp(log_x, log_y))
+
+
+def test_the_layers_of_the_ziggurat_have_one_area_and_close_at_the_top() -> None:
+    assert pytest.approx(PLAIN_EDGES, rel=1e-12) == EDGES
+    heights = [math.exp(-(edge**2) / 2.0) for edge in PLAIN_EDGES]
+    tail = math.sqrt(math.pi / 2.0) * math.erfc(TAIL / math.sqrt(2.0))
+    areas = [PLAIN_EDGES[n] * (heights[n + 1] - heights[n]) for n in range(1, 128)]
+    assert [TAIL * heights[1] + tail, *areas] == pytest.approx([AREA] * 128, rel=1e-8)
+
+
+@given(keys, st.integers(0, 2**40))
+def test_normal_variates_equal_the_plain_ones(key: np.uint64, counter: int) -> None:
+    """Fifty in a row, which meet wedges; the tail is met below."""
+    plain = PlainDraws(key, counter)
+    for _ in range(50):
+        found, after = normal_variate(key, np.uint64(counter))
+        assert found == pytest.approx(plain.normal(), rel=1e-12, abs=1e-300)
+        counter = int(after)
+        assert counter == plain.counter
+
+
+@pytest.mark.parametrize("side", [0, 2**63])
+@given(st.integers(0, 2**20))
+@settings(max_examples=20)
+def test_a_normal_variate_of_the_tail_equals_the_plain_one(side: int, counter: int) -> None:
+    """Bits of layer 0 whose number lies beyond the layer's inside: |side| above .93."""
+    bits = (2**64 - 2**57) if side else 2**57
+    bits += counter << 20
+    key = key_giving(bits)
+    plain = PlainDraws(key, 0)
+    found, after = normal_variate(key, np.uint64(0))
+    assert found == pytest.approx(plain.normal(), rel=1e-12)
+    assert int(after) == plain.counter > 2
+    assert abs(found) > TAIL
+    assert (found > 0.0) == (side > 0)
+
+
+@given(st.floats(1.0, 1e4), keys, st.integers(0, 2**40))
 def test_a_gamma_variate_equals_the_plain_one(shape: float, key: np.uint64, counter: int) -> None:
-    found, after = log_gamma_variate(shape, key, np.uint64(counter))
-    expected, expected_after = plain_log_gamma(shape, key, counter)
-    assert int(after) == expected_after
-    assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    plain = PlainDraws(key, counter)
+    found, after = gamma_variate(shape, key, np.uint64(counter))
+    assert found == pytest.approx(plain.gamma(shape), rel=1e-12)
+    assert int(after) == plain.counter
 
 
-def log_gamma_cdf(log_x: np.ndarray, shape: float) -> np.ndarray:
-    """P(log G <= log_x). Far left, where x itself underflows, the density is x^(shape - 1) / Gamma(shape)."""
-    far_left = log_x < -40.0  # there the next term of the series is below 1e-17
-    series = np.exp(shape * np.minimum(log_x, 0.0) - gammaln(shape + 1.0))
-    return np.where(far_left, series, gammainc(shape, np.exp(np.maximum(log_x, -40.0))))
+@given(st.floats(1e-3, 1e4), st.floats(1e-3, 1e4), keys, st.integers(0, 2**40))
+@example(1.0, 0.5, np.uint64(1), 0)
+@example(1e-3, 1e-3, np.uint64(1), 0)
+def test_a_beta_variate_equals_the_plain_one(alpha: float, beta: float, key: np.uint64, counter: int) -> None:
+    """Below 1e-290 the one and the other underflow in their own ways; logarithms of 700 lose three digits."""
+    plain = PlainDraws(key, counter)
+    found, after = beta_variate(alpha, beta, key, np.uint64(counter))
+    assert found == pytest.approx(plain.beta(alpha, beta), rel=1e-11, abs=1e-290)
+    assert int(after) == plain.counter
+    assert 0.0 <= found <= 1.0
 
 
-@pytest.mark.parametrize("shape", [1e-3, 0.3, 1.0, 2.5, 50.0, 2000.0])
-def test_log_gamma_variates_have_their_distribution(shape: float) -> None:
-    """Kolmogorov-Smirnov at 1e-7 each: six tests."""
+@given(keys, st.integers(0, 2**20), st.integers(1, 3), st.integers(0, 4))
+def test_uniforms_of_many_samples_come_of_keys_of_their_own(
+    key: np.uint64, number: int, samples: int, size: int
+) -> None:
+    """A single sample is of the key itself."""
+    own = [int(key)] if samples == 1 else [splitmix64(int(key), sample) for sample in range(samples)]
+    expected = [[uniform_at(np.uint64(one), np.uint64(number * 2**32 + at)) for at in range(size)] for one in own]
+    assert uniforms_of(key, number, samples, size).tolist() == expected
+
+
+def test_normal_variates_have_their_distribution_also_far_out() -> None:
+    """Kolmogorov-Smirnov at 1e-7, and counts beyond 3, the edge of the tail, and 4 on both sides by Bernstein."""
+    key, draws = key_of(SEED, "normal"), 400_000
+    found = np.array([normal_variate(key, np.uint64(number * 2**32))[0] for number in range(draws)])
+    assert stats.kstest(found, "norm").pvalue > FALSE_ALARM, f"seed {SEED}"
+    cuts = np.array([3.0, TAIL, 4.0])
+    assert_counts([np.count_nonzero(found > cut) for cut in cuts], draws, stats.norm.sf(cuts), 6)
+    assert_counts([np.count_nonzero(found < -cut) for cut in cuts], draws, stats.norm.sf(cuts), 6)
+
+
+@pytest.mark.parametrize("shape", [1.0, 1.3, 2.5, 50.0, 2000.0])
+def test_gamma_variates_have_their_distribution(shape: float) -> None:
+    """Kolmogorov-Smirnov at 1e-7 each: five tests."""
     key = key_of(SEED, "gamma", str(shape))
-    starts = [np.uint64(stream(number)) for number in range(50_000)]
-    found = np.array([log_gamma_variate(shape, key, start)[0] for start in starts])
-    assert stats.kstest(found, lambda x: log_gamma_cdf(x, shape)).pvalue > FALSE_ALARM, f"seed {SEED}"
+    found = [gamma_variate(shape, key, np.uint64(number * 2**32))[0] for number in range(50_000)]
+    assert stats.kstest(found, stats.gamma(shape).cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
 
 
 @pytest.mark.parametrize(
@@ -168,16 +273,16 @@ def test_log_gamma_variates_have_their_distribution(shape: float) -> None:
 def test_rates_have_the_beta_distribution_of_their_arm(alpha: float, beta: float) -> None:
     """Kolmogorov-Smirnov at 1e-7 each: eight tests. Half the draws come from one key, half from many."""
     cells = (50, 50)
-    wide = draw_rates(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"), 20)
+    wide = rates_of(np.full(cells, alpha), np.full(cells, beta), key_of(SEED, "wide"), 20, 0)
     one = (np.full((5, 5), alpha), np.full((5, 5), beta))
-    many = [draw_rates(*one, key_of(SEED, "many", str(number)), 2) for number in range(1000)]
+    many = [rates_of(*one, key_of(SEED, "many", str(number)), 2, 0) for number in range(1000)]
     drawn = np.concatenate([wide.ravel(), np.ravel(many)])
     assert stats.kstest(drawn, stats.beta(alpha, beta).cdf).pvalue > FALSE_ALARM, f"seed {SEED}"
 
 
 def test_the_draws_of_neighbouring_arms_and_slots_are_uncorrelated() -> None:
     """The correlation of n independent pairs is normal with variance 1 / n: beyond 5.5 sd once in 2.6e7."""
-    rates = draw_rates(np.ones((50_000, 2)), np.ones((50_000, 2)), key_of(SEED, "pairs"), 2)
+    rates = rates_of(np.ones((50_000, 2)), np.ones((50_000, 2)), key_of(SEED, "pairs"), 2, 0)
     pairs = {
         "two actions": (rates[0, :, 0], rates[0, :, 1]),
         "two pools": (rates[0, :-1, 1], rates[0, 1:, 0]),
@@ -190,8 +295,10 @@ def test_the_draws_of_neighbouring_arms_and_slots_are_uncorrelated() -> None:
 def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: Path) -> None:
     """Machine code is kept beside the source; another process compiles anew in an empty folder."""
     program = (
-        "import numpy as np; from blending.kernels import draw_rates; from blending.randomness import key_of; "
-        "print(draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, 'a'), 2).ravel().tolist())"
+        "import numpy as np; from blending.sampling import draw_rates; from blending.randomness import key_of; "
+        "rates = np.empty((2, 1, 2)); "
+        "draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, 'a'), 0, rates); "
+        "print(rates.ravel().tolist())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -202,7 +309,7 @@ def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: P
         text=True,
         check=True,
     )
-    here = draw_rates(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, "a"), 2).ravel().tolist()
+    here = rates_of(np.array([[0.5, 3.0]]), np.array([[7.0, 0.2]]), key_of(1, "a"), 2, 0).ravel().tolist()
     assert json.loads(done.stdout) == here
 
 
@@ -210,12 +317,12 @@ def test_what_was_compiled_long_ago_draws_the_bits_of_todays_sources(tmp_path: P
 def test_another_arms_posterior_never_moves_a_draw(
     posterior: Beta, key: np.uint64, draws: int, data: st.DataObject
 ) -> None:
-    before = draw_rates(*posterior, key, draws)
+    before = rates_of(*posterior, key, draws, 0)
     pool, action = (data.draw(st.integers(0, size - 1)) for size in posterior.alpha.shape)
     alpha, beta = posterior.alpha.copy(), posterior.beta.copy()
     alpha[pool, action] += data.draw(shapes)
     beta[pool, action] += data.draw(shapes)
-    after = draw_rates(alpha, beta, key, draws)
+    after = rates_of(alpha, beta, key, draws, 0)
     others = np.ones(before.shape, bool)
     others[:, pool, action] = False
     assert np.array_equal(before[others], after[others])
@@ -224,14 +331,16 @@ def test_another_arms_posterior_never_moves_a_draw(
 
 @given(posteriors(), keys, keys)
 def test_draws_are_a_function_of_the_key(posterior: Beta, key: np.uint64, other: np.uint64) -> None:
-    rates = draw_rates(*posterior, key, 1)
-    assert np.array_equal(rates, draw_rates(*posterior, key, 1))
-    assert np.array_equal(rates, draw_rates(*posterior, other, 1)) == (key == other)
+    rates = rates_of(*posterior, key, 1, 0)
+    assert np.array_equal(rates, rates_of(*posterior, key, 1, 0))
+    assert np.array_equal(rates, rates_of(*posterior, other, 1, 0)) == (key == other)
 
 
 @given(posteriors(), keys, st.integers(1, 4))
 def test_drawing_for_more_slots_only_appends(posterior: Beta, key: np.uint64, draws: int) -> None:
-    assert np.array_equal(draw_rates(*posterior, key, draws + 1)[:draws], draw_rates(*posterior, key, draws))
+    longer = rates_of(*posterior, key, draws + 2, 0)
+    assert np.array_equal(longer[:draws], rates_of(*posterior, key, draws, 0))
+    assert np.array_equal(longer[draws:], rates_of(*posterior, key, 2, draws))
 
 
 # Posteriors

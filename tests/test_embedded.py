@@ -123,7 +123,7 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
             table = [
                 [[astuple(own.get((pool, "like"), Tally()))[which]] for pool in policy.pools] for which in (0, 1)
             ]
-            prior = prior_for(state, Facts(policy, version), decision.cohort, np.array(table))
+            prior, _ = prior_for(state, Facts(policy, version), decision.cohort, np.array(table))
             for place, part in enumerate(decision.pools):
                 tally = own.get((part.pool, "like"), Tally())
                 assert part.alpha == [prior.alpha[place, 0] + tally.successes]
@@ -192,7 +192,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner, _ = replay(rows, Policy(), 256)
     request = Request(request_id="new", user="nobody", slots=3)
     decision = runner.serve(request, runner.gather(request), 1000)
-    prior = prior_for(UserState(), runner.facts, "new")
+    prior, _ = prior_for(UserState(), runner.facts, "new")
     assert [part.alpha for part in decision.pools] == prior.alpha.tolist()
     assert [part.beta for part in decision.pools] == prior.beta.tolist()
     place = decision.slot_pools[0]
@@ -203,7 +203,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     arrived = runner.facts.population.delays[place][0].arrived(2)
     own = np.zeros((2, 3, 1))
     own[1, place, 0] = arrived
-    prior = prior_for(UserState(), runner.facts, "", own)
+    prior, _ = prior_for(UserState(), runner.facts, "", own)
     assert part.alpha == prior.alpha[place].tolist()
     assert part.beta == pytest.approx([prior.beta[place, 0] + arrived], rel=1e-6)
 

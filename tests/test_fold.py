@@ -67,6 +67,7 @@ def decision(
         mode="drawn",
         order="greedy",
         cohort="de",
+        levels=[1.0, 1.0],
         explored=False,
         newcomer=newcomer,
         actions=["like", "hide"],
@@ -157,7 +158,8 @@ def test_exposure_is_conserved_under_any_order_and_one_to_three_deliveries(case)
     closed, at_close = close_due(state, LIMITS.window_ms + 1, LIMITS)
     assert closed.ledger == {}
     assert at_close == tuple(
-        PriorLesson(("de", *cell), Tally(), tally, 0) for cell, tally in tallies_of_rows(state).items()
+        PriorLesson(("de", *cell), Tally(), tally, tally.exposure, 0)
+        for cell, tally in tallies_of_rows(state).items()
     )
     assert {lesson.cell[1:]: lesson.after for lesson in at_close if isinstance(lesson, PriorLesson)} == expected
 

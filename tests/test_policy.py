@@ -164,7 +164,6 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         "[blend]\nsession_strength = 9\n[memory]\nsession_half_life_ms = 10800001",
         ["session_half_life_ms must be at most an eighth of window_ms, 10800000"],
     ),
-    ("[blend]\nnewcomer_slots = 100001", ["[blend]", "newcomer_slots must be at most 100000"]),
     ("[blend]\ncohort_by = 'country'", ["[blend]", "cohort_by and cohorts need each other"]),
     ("[blend]\ncohorts = ['a']", ["[blend]", "cohort_by and cohorts need each other"]),
     *(

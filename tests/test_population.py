@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.policy import ActionPolicy, Policy, PopulationPolicy
+from engine.policy import ActionPolicy, MemoryPolicy, Policy, PopulationPolicy
 from engine.population import Population, Sums, fit
 from engine.state import CohortCell, Lesson, PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
 
@@ -94,7 +95,7 @@ class Teacher:
             old = self._taught.get((step.user, cell), Tally())
             new = old.plus(float(step.successes), float(step.successes + step.failures))
             self._taught[step.user, cell] = new
-            return PriorLesson(cell, old, new, 0)
+            return PriorLesson(cell, old, new, new.exposure - old.exposure, 0)
         before = self._histories.get(step.user, ())
         entry = Reacted(len(before), f"e{len(before)}", step.item, step.action)
         self._histories[step.user] = (*before, entry)
@@ -220,12 +221,14 @@ def test_the_order_in_which_users_come_changes_no_evidence_no_likes_no_pairs_and
     made_of: list[list[Step]], data: st.DataObject
 ) -> None:
     """Each user's own steps stay in their order: what a user did before is part of the lesson."""
-    policy = Policy(actions=ACTIONS)
+    policy = Policy(actions=ACTIONS, memory=MemoryPolicy(cohort_half_life_ms=10**18))
     steps = [step for steps in made_of for step in steps]
     turns = data.draw(st.permutations([step.user for step in steps]))
     own = {user: iter([step for step in steps if step.user == user]) for user in set(turns)}
     one, other = summed(made_of, policy), summed([[next(own[user])] for user in turns], policy)
-    assert by_name(fit(one, policy)) == by_name(fit(other, policy))
+    fits = [fit(sums, policy) for sums in (one, other)]
+    assert by_name(fits[0]) == by_name(fits[1])
+    assert fits[0].strengths == pytest.approx(fits[1].strengths, rel=1e-9)
 
 
 def by_name(population: Population) -> list[Any]:
@@ -236,7 +239,18 @@ def by_name(population: Population) -> list[Any]:
         name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
         for number, entry in enumerate(population.neighbours)
     }
-    of_items = ("version", "records", "at_ms", "items", "number_of", "likes", "popular", "fresh", "neighbours")
+    of_items = (
+        "version",
+        "records",
+        "at_ms",
+        "strengths",
+        "items",
+        "number_of",
+        "likes",
+        "popular",
+        "fresh",
+        "neighbours",
+    )
     return [likes, neighbours, {key: value for key, value in known.items() if key not in of_items}]
 
 

@@ -1,65 +1,70 @@
 """The integral and the loops behind propensities."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
-from arms import Offer, keys, plain_allocation
+from arms import Offer, chances_table, keys, plain_allocation, rates_of, utilities_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from redraws import cases
+from redraws import Case, cases
 from scipy import integrate, stats
 from scipy.special import betaln
 
-from blending.blend import blend, lists_of, tempered
-from blending.kernels import bits_at, redrawn_chances, redrawn_counts
+from blending.blend import MODES, Page, lists_of, pinned_of, tempered
+from blending.kernels import fall_back, redrawn
+from blending.order import floor_plans
 from blending.posterior import Beta
 from blending.propensity import chances_of_largest, floors
+from blending.sampling import PLAN_STREAM, bits_at, tie_breaks, uniforms_of
 
 
-@given(keys, st.sampled_from([0.0, 1.0]), st.data())
-@settings(max_examples=40)
-def test_redrawn_counts_are_those_of_one_blend_after_another(
-    key: np.uint64, epsilon: float, data: st.DataObject
+@given(cases(), keys, st.booleans())
+@settings(max_examples=60)
+def test_redrawn_chances_are_those_of_one_plain_allocation_after_another(
+    case: Case, key: np.uint64, explored: bool
 ) -> None:
-    case = data.draw(cases())
-    rules = case.rules._replace(epsilon=epsilon)
-    expected = np.zeros((case.slots, len(case.items)), np.int64)
-    for sample in range(5):
-        pools = blend(case.posterior, rules, case.lists, np.uint64(bits_at(key, np.uint64(sample)))).slot_pools
-        expected[np.arange(pools.size), pools] += 1
-    believed = tempered(case.posterior, rules, len(case.items))
-    explored = epsilon == 1.0
-    found = redrawn_counts(*believed, rules.rewards, rules.returns, *case.lists, rules.draws, explored, 5, key)
-    assert found.tolist() == expected.tolist()
+    """Each sample has a key of its own, and a plan of its own where there are as many."""
+    pools, samples = len(case.items), 5
+    believed = tempered(case.posterior, case.rules, pools)
+    rules, page, mode = case.rules, case.page, MODES[case.rules.mode]
+    plans = page.pinned[None]
+    if page.limits.size:
+        uniforms = uniforms_of(key, PLAN_STREAM, samples, pools)
+        plans = floor_plans(pinned_of(page, case.slots), page.limits[1].copy(), uniforms)
+    expected = []
+    for sample in range(samples):
+        own = np.uint64(bits_at(key, np.uint64(sample)))
+        rates = believed.mean[None]
+        if rules.mode == "drawn":
+            rates = rates_of(*believed, own, rules.draws, case.start if rules.draws > 1 else 0)
+        utilities = utilities_of(rates, rules.rewards)
+        fell = fall_back(utilities, rules.fallback, case.lists.stock, mode)
+        ties, plan = tie_breaks(pools, own), plans[sample % len(plans)]
+        offer = Offer(utilities, ties, rules.returns, case.lists, case.slots, explored, own, fell)
+        offer = offer._replace(limits=page.limits, plan=plan, start=case.start)
+        expected.append(chances_table(plain_allocation(offer), case.slots))
+    head = (*believed, rules.rewards, rules.returns, rules.fallback, mode, rules.draws, *case.lists)
+    found = redrawn(*head, page.limits, plans, case.slots, explored, case.start, samples, key)
+    for sums, power in zip(found, (1, 2), strict=True):
+        assert sums == pytest.approx(np.sum([table**power for table in expected], axis=0), rel=1e-12)
 
 
-@given(keys, st.lists(st.integers(0, 4), min_size=1, max_size=4), st.integers(1, 9))
-def test_redrawn_chances_are_those_of_the_pools_that_have_items_left(
-    key: np.uint64, stock: list[int], slots: int
-) -> None:
-    """Fractions, along the feeds that `allocate` makes of lists without a common item."""
-    lists = lists_of([np.arange(10 * pool, 10 * pool + size, dtype=np.int32) for pool, size in enumerate(stock)])
-    sums, squares = redrawn_chances(lists.stock, slots, 3, key)
-    expected = [[[Fraction(0)] * len(stock) for _ in range(slots)] for _ in range(2)]
-    for sample in range(3):
-        offer = Offer(np.zeros((1, len(stock))), np.arange(len(stock)), np.ones(slots), lists, slots, True)
-        left = list(stock)
-        offer = offer._replace(key=np.uint64(bits_at(key, np.uint64(sample))))
-        for slot, (pool, _) in enumerate(plain_allocation(offer)[0]):
-            for other in (other for other, items in enumerate(left) if items):
-                chance = Fraction(1, sum(items > 0 for items in left))
-                expected[0][slot][other] += chance
-                expected[1][slot][other] += chance**2
-            left[pool] -= 1
-    for found, exact in zip((sums, squares), expected, strict=True):
-        assert found == pytest.approx(np.array(exact, float), rel=1e-12)
-
-
-def test_floors_stand_for_as_many_slots_as_a_pool_has_items() -> None:
+def test_a_guarantee_stands_for_as_many_slots_as_a_pool_must_have_items() -> None:
     lists = lists_of([np.arange(3, dtype=np.int32), np.arange(3, 4, dtype=np.int32), np.zeros(0, np.int32)])
     assert floors(lists, 3, 0.2).tolist() == [[0.1, 0.1, 0.0], [0.1, 0.0, 0.0], [0.1, 0.0, 0.0]]
+
+
+def test_a_guarantee_knows_caps_floors_and_pins() -> None:
+    """Three pools of 6 items, 6 slots: slot 2 is pinned to pool 0, which must have 2 and may not have more.
+
+    So pool 0 is open for certain in slot 0 only, and pool 1, which may have 3, in slots 0 to 2; in slots 4 and 5
+    the two items that must be pool 0's may be all that is left.
+    """
+    lists = lists_of([np.arange(6 * pool, 6 * pool + 6, dtype=np.int32) for pool in range(3)])
+    limits, pinned = np.array([[0, 0, 0], [2, 0, 0], [2, 3, 6]]), np.array([-1, -1, 0, -1, -1, -1])
+    expected = [[1, 1, 1], [0, 1, 1], [10, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert floors(lists, 6, 0.3, Page(limits, pinned)) == pytest.approx(np.array(expected) / 10)
 
 
 # The integral

@@ -30,7 +30,11 @@ views = st.builds(
 )
 priors = st.builds(
     lambda cohort, pool, before, s, at_ms: PriorLesson(
-        (cohort, pool, "like"), Tally(0.3 * before, before), Tally(0.3 * before + s, before + 2.0 * s), at_ms
+        (cohort, pool, "like"),
+        Tally(0.3 * before, before),
+        Tally(0.3 * before + s, before + 2.0 * s),
+        1.5 * s,
+        at_ms,
     ),
     st.sampled_from(["", "new", "de"]),
     pools,
