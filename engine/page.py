@@ -45,6 +45,9 @@ def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, firs
     page.
     """
     pools = list(policy.pools.values())
+    if not policy.guarantees:
+        nothing = np.zeros(len(policy.pools), np.int64)
+        return Wanted(np.full(slots, NONE, np.int64), nothing, nothing, nothing + slots)
     pinned = np.full(slots, NONE, np.int64)
     for number, pool in enumerate(pools):
         own = [slot - start for slot in pool.pinned if 0 <= slot - start < slots]
@@ -106,6 +109,8 @@ def page_of(policy: Policy, wanted: Wanted, stock: IntArray, before: IntArray, s
 
 def degraded_of(policy: Policy, wanted: Wanted, stock: IntArray, made: Blend) -> list[Degraded]:
     """The rules that the page does not keep, for want of stock or of slots."""
+    if not policy.guarantees:
+        return []
     names = list(policy.pools)
     got = np.bincount(made.slot_pools, minlength=stock.size)
     honoured = wanted.pinned[: made.slot_pools.size] == made.slot_pools
@@ -129,6 +134,9 @@ def slot_rules(made: Blend, page: Page, order: Order, required: list[int], fell:
 
     p pinned, r required, f floor; else x mixed at random, b by the fallback (`fell`), d by what was drawn.
     """
+    plain = ["x" if made.explored else "b" if back else "d" for back in fell.tolist()]
+    if not made.plan.size:
+        return "".join(plain)
     pins = page.pinned if page.pinned.size else np.full(made.slot_pools.size, NONE, np.int64)
     planned = order == "greedy" and not made.explored and made.plan.size > 0
     given = np.bincount(pins[pins != NONE], minlength=len(required)).tolist()
@@ -140,5 +148,5 @@ def slot_rules(made: Blend, page: Page, order: Order, required: list[int], fell:
             given[pool] += 1
             letters.append("r" if given[pool] <= required[pool] else "f")
         else:
-            letters.append("x" if made.explored else "b" if fell[slot] else "d")
+            letters.append(plain[slot])
     return "".join(letters)

@@ -220,6 +220,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         return {name: action.reward for name, action in self.actions.items() if action.reward != 0}
 
     @cached_property
+    def guarantees(self) -> bool:
+        """Whether any pool is promised or denied a part of a page."""
+        return any(pool.floor or pool.required or pool.pinned or pool.cap < 1.0 for pool in self.pools.values())
+
+    @cached_property
     def likes(self) -> frozenset[str]:
         """The actions that make an item liked."""
         return frozenset(name for name, action in self.actions.items() if action.reward > 0)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from blending.blend import Blend, Mode, Page, Rules, blend, fallen, intended
+from blending.blend import WHOLE, Blend, Mode, Page, Rules, blend, fallen, intended
 from blending.delay import Delay
 from blending.kernels import offering
 from blending.posterior import Beta, capped, updated
@@ -61,7 +61,8 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
     beliefs = _continued(cursor) if cursor else _beliefs(state, request, facts, at_ms)
     wanted = wanted_of(policy, request.slots, start, beliefs.views, first=not state.served)
-    page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start)
+    conditions = policy.guarantees or start > 0
+    page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)
     rules = _rules(facts, beliefs, start + request.slots, request.slots)
