@@ -261,14 +261,14 @@ def _vw_rows(end: ExitStack) -> list[Comparison]:
 
 
 def _nop_rows() -> list[Comparison]:
-    says = "a compiled call that takes what a whole blend takes and does nothing"
-    nop = partial(_nop, *arguments())
+    says = "a compiled call that takes the same and does nothing"
+    nothing = np.empty((1, POOLS, ACTIONS)), np.empty((1, POOLS))
     return [
-        Comparison(DRAW, "nop", Duel(our_draw(), nop), says),
+        Comparison(DRAW, "nop", Duel(our_draw(), partial(_no_draw, *posterior(), REWARDS, *nothing)), says),
         Comparison(
             FEED,
             "nop",
-            Duel(our_feed(), nop),
+            Duel(our_feed(), partial(_no_feed, *arguments())),
             says,
             "the public blend(), which checks its arguments and makes arrays for its results, takes",
             Duel(our_feed(), our_call()),
@@ -277,7 +277,19 @@ def _nop_rows() -> list[Comparison]:
 
 
 @compiled
-def _nop(
+def _no_draw(
+    _alpha: FloatArray,
+    _beta: FloatArray,
+    _rewards: FloatArray,
+    _rates: FloatArray,
+    _utilities: FloatArray,
+    _key: np.uint64,
+) -> None:
+    return
+
+
+@compiled
+def _no_feed(
     _alpha: FloatArray,
     _beta: FloatArray,
     _temperature: float,
