@@ -47,11 +47,12 @@ class Reference:
         return sums
 
     def taught(self, user: str) -> dict[tuple[str, str, str], list[float]]:
-        """S and E by (cohort, pool, action) of what the population is taught."""
+        """S and E by (cohort, pool, action) of what the population is taught, E at the user's level."""
         sums = defaultdict(lambda: [0.0, 0.0])
         for decision, pool, action, _, amounts in self.terms(user, 0):
-            for place in (0, 1):
-                sums[decision.cohort, pool, action][place] += decision.newcomer * amounts[place]
+            level = decision.levels[decision.actions.index(action)]
+            for place, amount in enumerate((amounts[0], level * amounts[1])):
+                sums[decision.cohort, pool, action][place] += decision.newcomer * amount
         return {cell: amounts for cell, amounts in sums.items() if amounts[1]}
 
     def terms(self, user: str, now_ms: int):

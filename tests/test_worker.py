@@ -19,6 +19,7 @@ from engine.events import Tick
 from engine.evidence import evidence_at
 from engine.fold import close_due
 from engine.newcomers import taught_at
+from engine.state import Tally
 from engine.sums_record import SumsRecord
 from scripts.kafka_broker import Cluster
 from streams.codec import decode
@@ -62,7 +63,8 @@ def judge(product: Product, asked: list[tuple[str, str]]) -> None:
         closed, _ = close_due(state, now_ms, memory)
         assert closed.ledger == {}
         same(evidence_at(closed, now_ms, memory), reference.evidence(user, now_ms))
-        same(closed.taught, reference.taught(user))
+        taught = {cell: Tally(of.successes, of.leveled_exposure) for cell, of in closed.taught.items()}
+        same(taught, reference.taught(user))
         assert [msgspec.structs.astuple(entry) for entry in closed.history] == reference.history.get(user, [])
         assert closed.served == reference.served[user]
 
