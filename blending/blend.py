@@ -189,10 +189,30 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
         utilities, fell = believed(
             alpha / temperature, beta / temperature, rewards, fallback, lists.stock, mode, page.start, key, rates
         )
-        counts = np.bincount(placed[0, :length], minlength=pools)[None]
-        plan = planned(rules, lists, page, counts, utilities[:1], uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1))[
-            0
-        ]
+        counts = np.zeros(pools, np.int64)
+        if rules.order == "spread":
+            # By stock alone: what lists share is not known of entries that the page in the end does not read.
+            distinct = np.arange(lists.items.size, dtype=np.int32).reshape(lists.items.shape)
+            length = allocate(
+                utilities,
+                fell,
+                tie_breaks(pools, key),
+                returns,
+                distinct,
+                lists.stock,
+                page.limits,
+                plan,
+                slots,
+                False,
+                page.start,
+                key,
+                np.empty((0, 0)),
+                placed,
+                verdicts,
+            )
+            counts = np.bincount(placed[0, :length], minlength=pools)
+        uniforms = uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1)
+        plan = planned(rules, lists, page, counts[None], utilities[:1], uniforms)[0]
         length = allocate(
             utilities,
             fell,

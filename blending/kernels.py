@@ -7,7 +7,6 @@ from blending.sampling import (
     EXPLORE_STREAM,
     PARAMETER_MAX,
     PARAMETER_MIN,
-    bits_at,
     draw_rates,
     stream,
     tie_breaks,
@@ -343,66 +342,6 @@ def blended(
         verdicts,
     )
     return length, explored
-
-
-@compiled
-def redrawn(
-    alpha: FloatArray,
-    beta: FloatArray,
-    rewards: FloatArray,
-    returns: FloatArray,
-    fallback: FloatArray,
-    mode: int,
-    draws: int,
-    items: ItemArray,
-    stock: IntArray,
-    limits: IntArray,
-    plans: IntArray,
-    slots: int,
-    explored: bool,
-    start: int,
-    samples: int,
-    key: np.uint64,
-) -> tuple[FloatArray, FloatArray]:
-    """Chances of each pool in each slot over `samples` blends with keys of their own: sums, and sums of squares.
-
-    Given the draws and the slots before, the chance is 1 for the pool that is best or planned; in a feed that is
-    mixed at random it is equal for the pools that are open. Arguments as in `believed` and `allocate`; `plans` are
-    (samples, slots), a single one for all, or one of no slots. Both results have the shape (slots, pools).
-    """
-    sums = np.zeros((slots, stock.size))
-    squares = np.zeros((slots, stock.size))
-    chances = np.zeros((slots, stock.size))
-    rates = np.empty((draws if mode == DRAWN else 1, *alpha.shape))
-    placed, verdicts = np.empty((2, slots), np.int64), np.empty(items.shape, np.int64)
-    for sample in range(samples):
-        own = bits_at(key, np.uint64(sample))
-        utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, start, own, rates)
-        ties = tie_breaks(stock.size, own)
-        allocate(
-            utilities,
-            fell,
-            ties,
-            returns,
-            items,
-            stock,
-            limits,
-            plans[sample % plans.shape[0]],
-            slots,
-            explored,
-            start,
-            own,
-            chances,
-            placed,
-            verdicts,
-        )
-        for slot in range(slots):
-            for pool in range(stock.size):
-                chance = chances[slot, pool]
-                sums[slot, pool] += chance
-                squares[slot, pool] += chance * chance
-                chances[slot, pool] = 0.0
-    return sums, squares
 
 
 @compiled

@@ -20,11 +20,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.special import betainc, betaln, digamma, expit, log_expit, polygamma
+from scipy.stats import multinomial
 
-from blending.blend import MODES, WHOLE, Lists, Page, Rules, blend, equal_shares, pinned_of, tempered
-from blending.kernels import redrawn
+from blending.blend import MODES, NO_PLAN, WHOLE, Lists, Page, Rules, blend, equal_shares, pinned_of, tempered
 from blending.order import floor_plans
 from blending.posterior import Beta
+from blending.redraws import redrawn
 from blending.sampling import PLAN_STREAM, bits_at, uniforms_of
 from blending.types import FloatArray, IntArray
 
@@ -66,25 +67,44 @@ def propensities_of(
 ) -> Propensities:
     """The propensities of a blend, given everything but its draw; `key` seeds the redraws.
 
-    Raises ValueError for fewer than one sample, and as `tempered` does.
+    A page that goes on from others has their draw, so what they hold is given, too: redraws count only if they
+    would have filled the earlier slots with as many items of each pool, as if all had had enough, and whether the
+    feed is mixed at random is as likely as what they hold says. Raises ValueError for fewer than one sample, where
+    no redraw counts, for such a page in another order than greedy, and as `tempered` does.
     """
     if samples < 1:
         raise ValueError(f"Monte Carlo needs at least one sample, not {samples}")
+    if page.start and rules.order != "greedy":
+        raise ValueError(f"propensities of a later page are not known in {rules.order} order")
     believed = tempered(posterior, rules, lists.stock.size)
     distinct = np.unique(np.concatenate([row[:size] for row, size in zip(*lists, strict=True)])).size
     length = min(rules.returns.size - page.start, distinct)
     certain = _certain(believed, rules, lists, page)
     bandit = _redrawn(believed, rules, lists, page, samples, key) if certain is None else certain
-    epsilon = rules.epsilon
+    epsilon = _mixed(rules, page, bandit.samples / samples) if _given(rules, page) else rules.epsilon
     explore = _explored(believed, rules, lists, page, samples, key) if epsilon > 0.0 else bandit
     chances = (1.0 - epsilon) * bandit.chances[:length] + epsilon * explore.chances[:length]
     errors = np.hypot((1.0 - epsilon) * bandit.errors[:length], epsilon * explore.errors[:length])
     # So by construction; this takes only the last bit's rounding away.
-    least = floors(lists, length, epsilon, page)
+    least = floors(lists, length, 0.0 if page.start else epsilon, page)
     chances = np.maximum(chances, least)
     errors = np.where(least.max(axis=1, initial=0.0)[:, None] == 1.0, 0.0, errors)
     taken = max(bandit.samples, explore.samples)
     return Propensities(chances, errors, "monte carlo" if bandit.samples else "quadrature", taken)
+
+
+def _given(rules: Rules, page: Page) -> bool:
+    """Whether what earlier pages hold says something of the draw: if it is one for all of them."""
+    return page.start > 0 and rules.draws == 1
+
+
+def _mixed(rules: Rules, page: Page, bandit: float) -> float:
+    """How likely a feed is mixed at random, given earlier pages that a bandit would fill so with this chance."""
+    before = page.limits[0]
+    explore = rules.epsilon * float(multinomial.pmf(before, page.start, np.full(before.size, 1.0 / before.size)))
+    if explore + bandit == 0.0:
+        raise ValueError("no redraw would have filled the earlier pages so: they had rules or stock of their own")
+    return explore / (explore + (1.0 - rules.epsilon) * bandit)
 
 
 def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> FloatArray:
@@ -136,6 +156,8 @@ def _certain(believed: Beta, rules: Rules, lists: Lists, page: Page) -> Part | N
     """The bandit's part where every slot that is not pinned has the same chances and an integral finds them."""
     stocked, slots = lists.stock > 0, rules.returns.size - page.start
     chances = np.zeros(lists.stock.size)
+    if _given(rules, page):
+        return None
     if np.count_nonzero(stocked) <= 1:
         chances[stocked] = 1.0
         return _every_slot(chances, slots, lists, page)
@@ -171,7 +193,8 @@ def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: in
         if page.limits.size and page.limits[1].any():
             uniforms = uniforms_of(key, PLAN_STREAM, samples, lists.stock.size)
             plans = floor_plans(pinned_of(page, rules.returns.size - page.start), page.limits[1], uniforms)
-        sums, _ = _looped(believed, rules, lists, page, plans, samples, key, explored=False)
+        sums, _, accepted = _looped(believed, rules, lists, page, plans, samples, key, explored=False)
+        samples = max(accepted, 1)
     else:
         plain = rules._replace(temperature=1.0, epsilon=0.0)
         sums = np.zeros((rules.returns.size - page.start, lists.stock.size))
@@ -185,7 +208,8 @@ def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: in
         return Part(shares, np.zeros_like(shares), 0)
     # Half a count more, in the error only: that it never happened does not make it impossible.
     doubtful = (sums + 0.5) / (samples + 1.0)
-    return Part(shares, np.sqrt(doubtful * (1.0 - doubtful) / samples) * (lists.stock > 0), samples)
+    errors = np.sqrt(doubtful * (1.0 - doubtful) / samples) * (lists.stock > 0)
+    return Part(shares, errors, samples if sums.any() else 0)
 
 
 def _explored(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: int, key: np.uint64) -> Part:
@@ -194,7 +218,7 @@ def _explored(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: i
     pools = int(np.count_nonzero(stocked))
     if pools <= 1 or _unlimited(lists, slots, page):
         return _every_slot(stocked / max(1, pools), slots, lists, page)
-    sums, squares = _looped(believed, rules, lists, page, page.pinned[None], samples, key, explored=True)
+    sums, squares, _ = _looped(believed, rules, lists, page, page.pinned[None], samples, key, explored=True)
     chances = sums / samples
     return Part(chances, np.sqrt(np.maximum(squares / samples - chances**2, 0.0) / samples), samples)
 
@@ -209,8 +233,9 @@ def _looped(
     key: np.uint64,
     *,
     explored: bool,
-) -> tuple[FloatArray, FloatArray]:
-    """`redrawn`; feeds that are mixed at random need no more than one draw."""
+) -> tuple[FloatArray, FloatArray, int]:
+    """`redrawn`; feeds that are mixed at random need no more than one draw, and are mixed anew on each page."""
+    given = _given(rules, page) and not explored
     return redrawn(
         *believed,
         rules.rewards,
@@ -224,6 +249,7 @@ def _looped(
         rules.returns.size - page.start,
         explored,
         page.start,
+        page.limits[0] if given else NO_PLAN,
         samples,
         key,
     )

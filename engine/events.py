@@ -6,6 +6,7 @@ from msgspec import Struct
 
 SCHEMA = 1  # version of every event and decision
 ID_LENGTH_MAX = 256
+CONTEXT_MAX = 32
 SLOTS_MAX = 1000  # of any feed; a policy may allow fewer
 TS_MS_MAX = 2**53  # beyond it JSON's readers do not agree on a whole number; the year is 287396 by then
 
@@ -55,6 +56,11 @@ class Request(Struct, frozen=True, tag_field="kind", tag="request", kw_only=True
             raise ValueError(f"a feed has 1 to {SLOTS_MAX} slots, not {self.slots}")
         for pool, items in self.candidates.items():
             check_ids(pool, *items)
+        if len(self.context) > CONTEXT_MAX:
+            raise ValueError(f"a context has at most {CONTEXT_MAX} keys, not {len(self.context)}")
+        for key, value in self.context.items():
+            if not (0 < len(key) <= ID_LENGTH_MAX and len(value) <= ID_LENGTH_MAX):
+                raise ValueError(f"keys and values of a context have at most {ID_LENGTH_MAX} characters")
         if self.continues is not None:
             check_ids(self.continues)
             if self.continues == self.request_id:

@@ -120,9 +120,14 @@ def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
     )
 
 
-def cursor_of(state: UserState, decision: Decision, memory: MemoryPolicy) -> Cursor:
-    """Where the feed of a decision ends; it goes on from the page before, if that was the user's last."""
+def cursor_of(state: UserState, decision: Decision, memory: MemoryPolicy) -> Cursor | None:
+    """Where the feed of a decision ends; it goes on from the page before, if that was the user's last.
+
+    None where pages before this one are not known, as when `feeds` has forgotten them: the feed cannot go on.
+    """
     earlier = state.cursor.items if decision.start and state.cursor and state.cursor.feed == decision.feed else ()
+    if len(earlier) != decision.start:
+        return None
     return Cursor(
         decision.request.request_id,
         decision.feed,

@@ -94,14 +94,14 @@ def page_of(policy: Policy, wanted: Wanted, stock: IntArray, before: IntArray, s
         elif pool != NONE:
             left[pool] -= 1
     own = np.bincount(pinned[pinned != NONE], minlength=stock.size)
-    floors = np.maximum(np.minimum(np.maximum(wanted.required, wanted.floors), stock), own)
-    surplus = int((floors - own).sum()) - int((pinned == NONE).sum())
+    floors = np.minimum(np.maximum(wanted.required, wanted.floors), stock)
+    surplus = int(np.maximum(floors - own, 0).sum()) - int((pinned == NONE).sum())
     priorities = [pool.priority for pool in policy.pools.values()]
     for pool in sorted(range(stock.size), key=lambda pool: (priorities[pool], -pool)):
-        given_up = min(max(surplus, 0), int(floors[pool] - own[pool]))
+        given_up = min(max(surplus, 0), max(int(floors[pool] - own[pool]), 0))
         floors[pool] -= given_up
         surplus -= given_up
-    caps = np.maximum(wanted.caps, floors)
+    caps = np.maximum(wanted.caps, np.maximum(floors, own))
     free = not (floors.any() or before.any()) and bool((caps >= pinned.size).all())
     limits = np.zeros((3, 0), np.int64) if free else np.array([before, floors, caps])
     return Page(limits, pinned if own.any() else pinned[:0], start)

@@ -16,6 +16,7 @@ POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
 COHORTS_MAX = 64
+CELLS_MAX = 4096  # of cohorts, pools and actions: what newcomers taught of each is published with every version
 COHORT_LENGTH_MAX = 64
 NEW = "new"  # after a cohort's name: of its users, those who have not been given a page yet
 ACTIONS_MAX = 32
@@ -210,7 +211,10 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise ValueError(f"the floors of all pools add up to {floors:g}, and a page has one share of 1")
         pinned = [slot for pool in self.pools.values() for slot in pool.pinned]
         if len(set(pinned)) != len(pinned):
-            raise ValueError("pinned must not give one slot to two pools")
+            raise ValueError("pinned must not give one slot twice")
+        cells = 2 * (1 + len(self.blend.cohorts)) * len(self.pools) * len(self.rewarded)
+        if cells > CELLS_MAX:
+            raise ValueError(f"cohorts, pools and actions make {cells} priors, at most {CELLS_MAX} are kept")
         if not any(pool.ratio > 0 for pool in self.pools.values()):
             raise ValueError("one pool at least needs a ratio above 0")
 

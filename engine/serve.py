@@ -31,7 +31,7 @@ class Beliefs(NamedTuple):
     """What a page is made with, by pool.
 
     `mode` says where utilities come from. `posterior` and `strength`, that of its prior, are (pools, actions);
-    `fallback`, the user's own exposure `views`, and `before`, the pool's items in earlier pages, are (pools,).
+    `fallback` and `before`, the pool's items in earlier pages, are (pools,).
     """
 
     cohort: str
@@ -40,7 +40,6 @@ class Beliefs(NamedTuple):
     posterior: Beta
     strength: FloatArray
     fallback: FloatArray
-    views: FloatArray
     before: IntArray
 
 
@@ -59,8 +58,12 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         raise InputError(f"a feed has at most {settings.slots_max} slots by the policy, not {request.slots}")
     if start + request.slots > SLOTS_MAX:
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
-    beliefs = _continued(cursor) if cursor else _beliefs(state, request, facts, at_ms)
-    wanted = wanted_of(policy, request.slots, start, beliefs.views, first=not state.served)
+    first = not any(state.served.values())
+    own = _table(policy, evidence_at(state, at_ms, policy.memory, _delays(facts)))
+    cohort = cohort_of(policy, request.context, first=first)
+    beliefs = _continued(cursor) if cursor else _beliefs(state, cohort, own, facts, at_ms)
+    views = np.nan_to_num(own[1].max(axis=1), nan=0.0)
+    wanted = wanted_of(policy, request.slots, start, views, first=first)
     conditions = policy.guarantees or start > 0
     page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
@@ -118,7 +121,7 @@ def cursor_for(state: UserState, request: Request, policy: Policy, at_ms: int) -
 
 
 def _continued(cursor: Cursor) -> Beliefs:
-    """What the page before was made with. Floors are the first page's, so views do not matter."""
+    """What the page before was made with."""
     pools = cursor.pools
     return Beliefs(
         cursor.cohort,
@@ -127,27 +130,25 @@ def _continued(cursor: Cursor) -> Beliefs:
         Beta(np.array([pool.alpha for pool in pools]), np.array([pool.beta for pool in pools])),
         np.array([pool.strength for pool in pools]),
         np.array([pool.fallback for pool in pools]),
-        np.full(len(pools), np.inf),
         np.array([pool.given for pool in pools], np.int64),
     )
 
 
-def _beliefs(state: UserState, request: Request, facts: Facts, at_ms: int) -> Beliefs:
-    policy, settings, delays = facts.policy, facts.policy.blend, _delays(facts)
-    cohort = cohort_of(policy, request.context, first=not state.served)
-    own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
+def _beliefs(state: UserState, cohort: str, own: FloatArray, facts: Facts, at_ms: int) -> Beliefs:
+    """What is believed for a feed's first page, of a user with this evidence of S and E, (2, pools, actions)."""
+    policy, settings = facts.policy, facts.policy.blend
     prior, levels = prior_for(state, facts, cohort, own)
-    posterior = updated(prior, *own)
+    posterior, strength = updated(prior, *own), prior.alpha + prior.beta
     if settings.session_strength > 0.0:
-        now = _table(policy, session_at(state, at_ms, policy.memory, delays))
-        posterior = updated(capped(posterior, settings.session_strength), *now)
+        known = capped(posterior, settings.session_strength)
+        strength *= (known.alpha + known.beta) / (posterior.alpha + posterior.beta)
+        posterior = updated(known, *_table(policy, session_at(state, at_ms, policy.memory, _delays(facts))))
     expected = (prior.mean * np.array(list(policy.rewarded.values()))).sum(axis=1)
     fallback = _ratios(policy)
     if settings.draw != "fixed" and (expected > 0.0).any():
         fallback = np.round(np.maximum(expected / expected.max(), 0.0), 6)  # of the best pool's, and short
     before = np.zeros(len(policy.pools), np.int64)
-    views, mode = np.nan_to_num(own[1].max(axis=1), nan=0.0), MODES[settings.draw]
-    return Beliefs(cohort, mode, levels, posterior, prior.alpha + prior.beta, fallback, views, before)
+    return Beliefs(cohort, MODES[settings.draw], levels, posterior, strength, fallback, before)
 
 
 def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:

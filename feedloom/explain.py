@@ -54,7 +54,8 @@ class SlotWhy(Struct, frozen=True):
 
     `rule` is what gave the slot to its pool, `without_rule` what it would have held else (null where it was the
     draw), `offered_by` all pools whose lists held the item. `utility` is what was drawn for the pool, the sum of
-    its actions' rewards times drawn rates; `propensity` how likely its pool was, whatever was drawn.
+    its actions' rewards times drawn rates, or its share of the fallback; `propensity` how likely its pool was,
+    whatever was drawn, null where that is not known.
     """
 
     slot: int
@@ -66,8 +67,8 @@ class SlotWhy(Struct, frozen=True):
     offered_by: list[str]
     utility: float
     posterior: list[Belief]
-    propensity: float
-    error: float
+    propensity: float | None
+    error: float | None
 
 
 class PoolWhy(Struct, frozen=True):
@@ -88,8 +89,8 @@ class PoolWhy(Struct, frozen=True):
     floor: int
     cap: int | None
     missing: bool
-    propensities: list[float]
-    errors: list[float]
+    propensities: list[float] | None
+    errors: list[float] | None
 
 
 class Explanation(Struct, frozen=True):
@@ -111,7 +112,7 @@ class Explanation(Struct, frozen=True):
     epsilon: float
     temperature: float
     delta: float | None
-    method: Method
+    method: Method | None
     samples: int
     slots: list[SlotWhy]
     pools: list[PoolWhy]
@@ -160,7 +161,7 @@ def _decisions(folder: Path) -> Iterator[Decision]:
 
 def explanation(record: Decision) -> Explanation:
     """Everything that a record says of its slots. Raises ValueError for one that could not be a decision."""
-    found = propensities(record)
+    found = _likely(record)
     return Explanation(
         record.request.request_id,
         record.request.user,
@@ -175,34 +176,46 @@ def explanation(record: Decision) -> Explanation:
         record.epsilon,
         record.temperature,
         record.delta,
-        found.method,
-        found.samples,
+        None if found is None else found.method,
+        0 if found is None else found.samples,
         [_slot(record, slot, found) for slot in range(len(record.slot_items))],
         [_pool(record, pool, found) for pool in range(len(record.pools))],
     )
 
 
-def _slot(record: Decision, slot: int, found: Propensities) -> SlotWhy:
+def _likely(record: Decision) -> Propensities | None:
+    """The propensities; those of a later page are not known where its feed began by rules that are not its own."""
+    try:
+        return propensities(record)
+    except ValueError:
+        if record.start:
+            return None
+        raise
+
+
+def _slot(record: Decision, slot: int, found: Propensities | None) -> SlotWhy:
     pool, item = record.slot_pools[slot], record.slot_items[slot]
     part = record.pools[pool]
     drawn = part.rates[slot % len(part.rates)]
     instead = without_rule(record, slot)
     return SlotWhy(
-        slot,
+        record.start + slot,
         item,
         part.pool,
         part.items.index(item),
         RULES[record.slot_rules[slot]],
         None if instead is None else Otherwise(record.pools[instead.pool].pool, instead.item),
         [offer.pool for place, offer in enumerate(record.pools) if record.slot_offers[slot] >> place & 1],
-        sum(rate * reward for rate, reward in zip(drawn, record.rewards, strict=True)),
+        part.fallback
+        if record.slot_rules[slot] == "b"
+        else sum(rate * reward for rate, reward in zip(drawn, record.rewards, strict=True)),
         _beliefs(record, pool),
-        float(found.chances[slot, pool]),
-        float(found.errors[slot, pool]),
+        None if found is None else float(found.chances[slot, pool]),
+        None if found is None else float(found.errors[slot, pool]),
     )
 
 
-def _pool(record: Decision, pool: int, found: Propensities) -> PoolWhy:
+def _pool(record: Decision, pool: int, found: Propensities | None) -> PoolWhy:
     part = record.pools[pool]
     return PoolWhy(
         part.pool,
@@ -215,8 +228,8 @@ def _pool(record: Decision, pool: int, found: Propensities) -> PoolWhy:
         part.floor,
         part.cap,
         part.missing,
-        found.chances[:, pool].tolist(),
-        found.errors[:, pool].tolist(),
+        None if found is None else found.chances[:, pool].tolist(),
+        None if found is None else found.errors[:, pool].tolist(),
     )
 
 
@@ -233,8 +246,8 @@ def print_explanation(found: Explanation, console: Console) -> None:
     console.print(Text(f"request {found.request_id} of user {found.user}: {_how(found)}"), soft_wrap=True)
     slots = _grid("slot", "item", "pool", "rank", "by", "without it", "drawn utility", "propensity")
     for why in found.slots:
-        likely = f"{why.propensity:.4f} ± {why.error:.4f}"
-        place = (str(found.start + why.slot), why.item, why.pool, str(why.rank), why.rule, _otherwise(why))
+        likely = "unknown" if why.propensity is None else f"{why.propensity:.4f} ± {why.error:.4f}"
+        place = (str(why.slot), why.item, why.pool, str(why.rank), why.rule, _otherwise(why))
         slots.add_row(*map(Text, (*place, f"{why.utility:.4g}", likely)))
     console.print(slots if found.slots else Text("no pool had an item left for it"))
     pools = _grid(
@@ -248,13 +261,15 @@ def print_explanation(found: Explanation, console: Console) -> None:
         what = "beliefs could not be drawn from: fixed ratios" if rule == "posterior" else f"{rule} of {pool}"
         console.print(Text(what if rule == "posterior" else f"{what} could not be kept: {got} slots, not {wanted}"))
     exact = "exact" if found.samples == 0 else f"from {found.samples} redraws (± is one standard error)"
-    console.print(Text(f"slots and ranks count from 0; propensities by {found.method}, {exact}"), soft_wrap=True)
+    known = "not known of this page" if found.method is None else f"by {found.method}, {exact}"
+    console.print(Text(f"slots and ranks count from 0; propensities {known}"), soft_wrap=True)
 
 
 def _how(found: Explanation) -> str:
     if found.explored:
         return f"mixed at random, as {found.epsilon:g} of feeds are"
-    return f"given out by its draws, as all but {found.epsilon:g} of feeds are"
+    by = {"drawn": "draws", "expected": "expected utilities", "fixed": "fixed ratios"}[found.mode]
+    return f"given out by its {by}, as all but {found.epsilon:g} of feeds are"
 
 
 def _otherwise(why: SlotWhy) -> str:

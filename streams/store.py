@@ -32,7 +32,8 @@ OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a 
 RETRY_SECONDS = 0.1
 WRITE_BUFFER_BYTES = 16 << 20
 WAL_BYTES_MAX = 64 << 20
-USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p"  # what a key begins with
+USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p2"  # what a key begins with
+OTHER_POSITION = b"p"  # of a store whose users are laid out otherwise: another key each time that changes
 
 
 class Position(Struct, array_like=True):
@@ -119,7 +120,12 @@ class PartitionStore:
         self._store = _opened(folder)
 
     def position(self) -> Position | None:
-        """How far it has come; None if it is new."""
+        """How far it has come; None if it is new. Raises InputError for a store of another version."""
+        if self._store.get(OTHER_POSITION) is not None:
+            raise InputError(
+                "the state was written by another version of Feedloom: remove the folder, and it comes back from "
+                "feeds and feedback"
+            )
         data = self._store.get(POSITION)
         return None if data is None else _positions.decode(data)
 

@@ -73,6 +73,7 @@ class Case:
             mode=self.rules.mode,
             order=self.rules.order,
             cohort="",
+            levels=[1.0] * actions,
             explored=made.explored,
             newcomer=False,
             actions=[str(action) for action in range(actions)],

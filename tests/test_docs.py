@@ -56,7 +56,7 @@ def test_the_readmes_guarantees_are_a_policy(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(blocks("toml")[1])
     pools = read_policy(path).pools
-    assert (pools["following"].floor, pools["promoted"].pinned, pools["news"].required) == (0.2, (3,), 1)
+    assert (pools["popular"].floor, pools["fresh"].pinned, pools["fresh"].required) == (0.2, (3,), 2)
 
 
 def test_the_settings_page_lists_every_key_at_its_default(tmp_path: Path) -> None:

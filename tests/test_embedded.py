@@ -115,7 +115,7 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
             decision = entry.value
             state = states.get(entry.key, UserState())
             version = versions[decision.population_version]
-            assert decision.cohort == cohort_of(policy, {}, first=not state.served)
+            assert decision.cohort == cohort_of(policy, {}, first=not any(state.served.values()))
             believed = {
                 (pool, "like"): delays[0] for pool, delays in zip(policy.pools, version.delays, strict=True)
             }

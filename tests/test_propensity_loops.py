@@ -12,10 +12,11 @@ from scipy import integrate, stats
 from scipy.special import betaln
 
 from blending.blend import MODES, Page, lists_of, pinned_of, tempered
-from blending.kernels import fall_back, redrawn
+from blending.kernels import fall_back
 from blending.order import floor_plans
 from blending.posterior import Beta
 from blending.propensity import chances_of_largest, floors
+from blending.redraws import redrawn
 from blending.sampling import PLAN_STREAM, bits_at, tie_breaks, uniforms_of
 
 
@@ -45,8 +46,11 @@ def test_redrawn_chances_are_those_of_one_plain_allocation_after_another(
         offer = offer._replace(limits=page.limits, plan=plan, start=case.start)
         expected.append(chances_table(plain_allocation(offer), case.slots))
     head = (*believed, rules.rewards, rules.returns, rules.fallback, mode, rules.draws, *case.lists)
-    found = redrawn(*head, page.limits, plans, case.slots, explored, case.start, samples, key)
-    for sums, power in zip(found, (1, 2), strict=True):
+    found = redrawn(
+        *head, page.limits, plans, case.slots, explored, case.start, np.zeros(0, np.int64), samples, key
+    )
+    assert found[2] == samples
+    for sums, power in zip(found[:2], (1, 2), strict=True):
         assert sums == pytest.approx(np.sum([table**power for table in expected], axis=0), rel=1e-12)
 
 

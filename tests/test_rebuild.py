@@ -29,7 +29,7 @@ def test_the_golden_decision_shows_what_decisions_are_made_of() -> None:
     assert [part.verdicts for part in record.pools] == ["pppp", "dddppp", "p"]
     assert [part.realised for part in record.pools] == [4, 3, 1]
     assert all(part.filtered > 0 for part in record.pools)
-    assert [(part.floor, part.cap) for part in record.pools] == [(1, 4), (0, None), (1, None)]
+    assert [(part.floor, part.cap) for part in record.pools] == [(1, 4), (0, None), (0, None)]
     assert (record.cohort, record.pinned, record.slot_rules) == ("fr", [(2, 2)], "dfpddddd")
     assert record.slot_offers[5] == 0b111
 

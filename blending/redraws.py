@@ -1,0 +1,101 @@
+"""The hot loop of propensities: blends drawn again and again. It has an oracle in its test."""
+
+import numpy as np
+
+from blending.compiled import compiled
+from blending.kernels import allocate, believed
+from blending.sampling import bits_at, tie_breaks
+from blending.types import FloatArray, IntArray, ItemArray
+
+
+@compiled
+def redrawn(
+    alpha: FloatArray,
+    beta: FloatArray,
+    rewards: FloatArray,
+    returns: FloatArray,
+    fallback: FloatArray,
+    mode: int,
+    draws: int,
+    items: ItemArray,
+    stock: IntArray,
+    limits: IntArray,
+    plans: IntArray,
+    slots: int,
+    explored: bool,
+    start: int,
+    earlier: IntArray,
+    samples: int,
+    key: np.uint64,
+) -> tuple[FloatArray, FloatArray, int]:
+    """Chances of each pool in each slot over `samples` blends with keys of their own: sums, and sums of squares.
+
+    Given the draws and the slots before, the chance is 1 for the pool that is best or planned; in a feed that is
+    mixed at random it is equal for the pools that are open. Arguments as in `believed` and `allocate`; `plans` are
+    (samples, slots), a single one for all, or one of no slots. Both tables have the shape (slots, pools).
+
+    Only those redraws count whose first `start` slots, of pools that never run out, hold `earlier` (pools,) items
+    of each; an empty one lets all count. The last result is how many did.
+    """
+    pools = stock.size
+    sums = np.zeros((slots, pools))
+    squares = np.zeros((slots, pools))
+    chances = np.zeros((slots, pools))
+    rates = np.empty((draws, *alpha.shape))
+    placed, verdicts = np.empty((2, max(slots, start)), np.int64), np.empty(items.shape, np.int64)
+    distinct = np.arange(pools * start).astype(np.int32).reshape((pools, start))
+    unread = np.empty(distinct.shape, np.int64)
+    plenty = np.full(pools, start)
+    accepted = 0
+    for sample in range(samples):
+        own = bits_at(key, np.uint64(sample))
+        utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, start, own, rates)
+        ties = tie_breaks(pools, own)
+        if earlier.size:
+            allocate(
+                utilities,
+                fell,
+                ties,
+                returns,
+                distinct,
+                plenty,
+                np.empty((3, 0), np.int64),
+                np.empty(0, np.int64),
+                start,
+                explored,
+                0,
+                own,
+                np.empty((0, 0)),
+                placed,
+                unread,
+            )
+            matches = True
+            for pool in range(pools):
+                matches = matches and (placed[0, :start] == pool).sum() == earlier[pool]
+            if not matches:
+                continue
+        accepted += 1
+        allocate(
+            utilities,
+            fell,
+            ties,
+            returns,
+            items,
+            stock,
+            limits,
+            plans[sample % plans.shape[0]],
+            slots,
+            explored,
+            start,
+            own,
+            chances,
+            placed,
+            verdicts,
+        )
+        for slot in range(slots):
+            for pool in range(pools):
+                chance = chances[slot, pool]
+                sums[slot, pool] += chance
+                squares[slot, pool] += chance * chance
+                chances[slot, pool] = 0.0
+    return sums, squares, accepted
