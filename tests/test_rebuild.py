@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from goldens import ROOT, golden, golden_decision, made_for_gold, read_decision
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from redraws import Case
 
 from engine.decision import Decision, difference, rebuild
 from engine.errors import InputError
@@ -336,3 +338,15 @@ def test_a_decision_whose_lists_are_not_read_whole_fits_in_3_3_kb() -> None:
 def test_a_decision_of_ten_slots_and_three_pools_fits_in_1_7_kb() -> None:
     """By the policy that ships. Measured: 1,642 bytes at most."""
     assert max(sizes_of_decisions(300, Policy(), 10)) <= 1.7 * 1024
+
+
+@pytest.mark.parametrize("order", ["spread", "rounded", "greedy"])
+def test_a_page_of_any_order_can_be_made_again_where_lists_share_items(order: str) -> None:
+    """What was read of lists is all that a record knows of them, and plans must not need more."""
+    random = np.random.default_rng(20161111)
+    for number in range(600):
+        lists = ["".join(random.permutation(list("abcdefghi"))[: random.integers(1, 9)]) for _ in range(3)]
+        slots = int(random.integers(2, 8))
+        caps = [int(cap) for cap in random.integers(1, slots + 1, 3)]
+        case = Case([6, 9, 3], [60, 80, 20], lists, slots, order=order, mode="expected", caps=caps)
+        assert difference(case.decision(f"{number}")) is None, (lists, slots, caps)
