@@ -136,6 +136,7 @@ def cursor_of(state: UserState, decision: Decision, memory: MemoryPolicy) -> Cur
         decision.cohort,
         decision.mode,
         decision.levels,
+        decision.epsilon,
         (*earlier, *decision.slot_items),
         tuple(
             PoolBelief(part.alpha, part.beta, part.strength, part.fallback, part.before + part.realised)

@@ -81,7 +81,8 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     cohort_by: str = ""  # key of a request's context that says which cohort it belongs to
     cohorts: tuple[str, ...] = ()  # its values that have a prior of their own; all others share one
     temperature: float = 0.06  # times the variance of the draws; below 1 the blend is bolder
-    epsilon: float = 0.005  # chance of a feed mixed at random
+    epsilon: float = 0.02  # chance of a feed mixed at random, where others have not shown what pools are worth,
+    epsilon_known: float = 0.005  # and where they have
     draw: Literal["feed", "slot", "mean", "fixed"] = "feed"  # of beliefs: one for a whole feed, one for each slot,
     # none but their means, or none at all: the pools' ratios
     order: Order = "greedy"  # the best first; "spread" evenly; "rounded": shares right in the mean, spread
@@ -97,7 +98,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= self.seed < SEED_END:
             raise ValueError("seed must be from 0 to below 2**63")
         _at_least_one(self, "slots_max", "newcomer_slots")
-        for name in ("epsilon", "delta_one_chance"):
+        for name in ("epsilon", "epsilon_known", "delta_one_chance"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be from 0 to below 1")
         if self.delta_one_chance == 0:

@@ -14,6 +14,7 @@ from engine.newcomers import taught_at
 from engine.state import UserState
 
 LEVEL_CERTAINTY = 3.0  # of the prior of a user's level: as if so many successes had come as expected
+KNOWN_VIEWS = 10.0  # of others, of the pool that they know least of
 VIEWS_MIN = 1e-6  # of others: fewer are the rounding of a difference
 
 
@@ -40,6 +41,19 @@ def prior_for(
     alike = np.where(views > VIEWS_MIN, facts.alike[place], np.inf)
     strength = np.minimum(np.minimum(base + views, alike), settings.prior_strength)
     return Beta(mean * strength, (1.0 - mean) * strength), levels
+
+
+def mixed_chance(state: UserState, facts: Facts) -> float:
+    """The chance of a feed mixed at random: as much as is not known of the pool that others know least of.
+
+    What others have shown need not be shown again by everybody. After KNOWN_VIEWS views of theirs it is half way from
+    `epsilon` to `epsilon_known`.
+    """
+    settings = facts.policy.blend
+    views = float(_others(state, facts)[:, 1].sum(axis=0).max(axis=1).min())
+    unknown = KNOWN_VIEWS / (KNOWN_VIEWS + (views if views > VIEWS_MIN else 0.0))
+    least = min(settings.epsilon_known, settings.epsilon)
+    return float(f"{least + (settings.epsilon - least) * unknown:.6g}")
 
 
 def _others(state: UserState, facts: Facts) -> FloatArray:

@@ -21,7 +21,7 @@ from engine.facts import Facts, cohort_of
 from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
 from engine.pools import Gathered
-from engine.priors import prior_for
+from engine.priors import mixed_chance, prior_for
 from engine.state import Cell, Cursor, Tally, UserState
 
 MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected", "fixed": "fixed"}
@@ -68,7 +68,8 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)
-    rules = _rules(facts, beliefs, start + request.slots, request.slots)
+    epsilon = cursor.epsilon if cursor else mixed_chance(state, facts)
+    rules = _rules(facts, beliefs, start + request.slots, request.slots)._replace(epsilon=epsilon)
     unfit = beliefs.mode != MODES[settings.draw]  # of the page before
     try:
         made = blend(beliefs.posterior, rules, gathered.lists, key, page)

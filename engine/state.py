@@ -120,6 +120,7 @@ class Cursor(Struct, frozen=True, gc=False, array_like=True):
     cohort: str
     mode: Mode
     levels: list[float]
+    epsilon: float
     items: tuple[str, ...]
     pools: tuple[PoolBelief, ...]
 
