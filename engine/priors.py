@@ -46,8 +46,8 @@ def prior_for(
 def mixed_chance(state: UserState, facts: Facts) -> float:
     """The chance of a feed mixed at random: as much as is not known of the pool that others know least of.
 
-    What others have shown need not be shown again by everybody. After KNOWN_VIEWS views of theirs it is half way from
-    `epsilon` to `epsilon_known`.
+    What others have shown need not be shown again by everybody. After KNOWN_VIEWS views of theirs it is half way
+    from `epsilon` to `epsilon_known`.
     """
     settings = facts.policy.blend
     views = float(_others(state, facts)[:, 1].sum(axis=0).max(axis=1).min())
