@@ -20,8 +20,8 @@ from engine.fold import close_due, fold
 from engine.newcomers import Newcomers
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
 from engine.population import STRENGTH_SD, TAIL_VIEWS, Sums, fit
-from engine.priors import prior_for
-from engine.state import Lesson, PriorLesson, Tally, UserState
+from engine.priors import mixed_chance, prior_for
+from engine.state import Lesson, PriorLesson, Tally, Taught, UserState
 
 TWO_ACTIONS = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-1.0)}
 COUNTRIES = BlendPolicy(cohort_by="country", cohorts=("de", "fr"))
@@ -360,3 +360,22 @@ def test_a_prior_taught_by_nobody_is_the_base() -> None:
     sums.absorb(lessons, 0, Policy(AB, LIKE))
     prior, _ = prior_for(UserState(), Facts(Policy(AB, LIKE), fit(sums, Policy(AB, LIKE))), "new")
     assert (prior.alpha.tolist(), prior.beta.tolist()) == ([[10.0]] * 2, [[120.0]] * 2)
+
+
+# How much is mixed at random
+
+
+@pytest.mark.parametrize(("others", "chance"), [([0, 0], 0.02), ([10, 900], 0.0125), ([990, 990], 0.00515)])
+def test_a_feed_is_mixed_at_random_less_often_as_others_have_seen_the_least_known_pool(
+    others: list[int], chance: float
+) -> None:
+    known = {("", pool, "like"): Tally(0.0, float(views)) for pool, views in zip(AB, others, strict=True)}
+    for epsilon, expected in ((0.02, chance), (0.0, 0.0), (0.005, 0.005)):
+        facts = facts_at_once(Policy(AB, LIKE, BlendPolicy(epsilon=epsilon)), newcomers=known)
+        assert mixed_chance(UserState(), facts) == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_a_user_has_seen_alone_is_not_known_by_others() -> None:
+    known = {("", pool, "like"): Tally(1.0, 40.0) for pool in AB}
+    taught = {cell: Taught(1.0, 40.0, 1.0, 40.0, 0) for cell in known}
+    assert mixed_chance(UserState(taught=taught), facts_at_once(Policy(AB, LIKE), newcomers=known)) == 0.02
