@@ -154,8 +154,12 @@ def test_no_error_is_a_traceback_in_a_real_process(log: Path) -> None:
 def test_the_json_of_a_backtest_is_one_document_with_the_promised_keys(log: Path) -> None:
     result = json.loads(run("backtest", log, "--json", "--positive", "value>=4").stdout)
     assert {"dataset", "scored", "policies", "pool_share", "seconds", "feeds_per_s", "digest"} <= result.keys()
-    names = ["random", "popular", "similar", "fresh", "uniform", "global_thompson", "naive_thompson", "feedloom"]
-    assert list(result["policies"]) == names
+    plain = ["uniform", "fixed_ratio", "global_thompson", "naive_thompson"]
+    assert list(result["policies"]) == ["random", "popular", "similar", "fresh", *plain, "feedloom"]
+    assert result["feedloom_minus"].keys() == result["policies"].keys() - {"feedloom"}
+    assert {pool: list(views) for pool, views in result["views_to_personal"].items()} == {
+        pool: ["like"] for pool in ("popular", "similar", "fresh")
+    }
     for figures in result["policies"].values():
         promised = {"hit_at_10", "hit_at_10_low", "hit_at_10_high", "ndcg_at_10", "first_five_hit"}
         assert promised <= figures.keys()

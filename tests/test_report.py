@@ -225,7 +225,8 @@ def test_the_table_has_a_line_for_each_policy_best_first_in_eighty_columns() -> 
 
 
 def test_under_the_table_stand_the_shares_and_the_speed_and_the_digest() -> None:
-    shares, run = printed(backtest())[-2:]
+    shares, personal, run = printed(backtest())[-3:]
+    assert personal == "views to personal: popular 1,234, similar 1,234, fresh 1,234"
     assert shares == "feedloom's slots in the last fifth: similar 93.5%, popular 5.0%, fresh 1.5%"
     digest = backtest().summary.digest
     assert run == f"44,180 feeds scored, 2,071 feeds/s, 21.3 s in all, digest {digest}"
