@@ -359,7 +359,7 @@ def test_a_pool_that_brings_an_empty_list_has_answered() -> None:
 def test_what_earlier_pages_hold_is_offered_by_no_pool_again() -> None:
     """x is known and stands on the page before, as does the stranger s; y is known, t is not."""
     population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
-    cursor = Cursor("page 1", "page 1", 10, EXTERNAL.version, "", "drawn", [], ("x", "s"), ())
+    cursor = Cursor("page 1", "page 1", 10, EXTERNAL.version, "", "drawn", [], 0.0, ("x", "s"), ())
     candidates = {"mine": ["s", "x", "t", "y"], "yours": ["x", "x", "s"]}
     for continues, offered, left_out in (
         ("page 1", [["t", "y"], ["y"], []], [2, 1, 2]),

@@ -18,7 +18,7 @@ WORLDS: dict[str, dict[str, Any]] = PROOF["worlds"]
 OURS = ("feedloom", "oracle")
 COMPARED = ["static", "satiation", "drift", "delay", "delay_quality", "cascade"]
 EQUAL = ["equal", "equal_delay"]
-SAMPLED = 50  # seeds; both worlds take about 25 seconds on two cores
+SAMPLED = 30  # seeds; both worlds take about 15 seconds on two cores
 ONE_SIDED = 1.96  # of a one-sided 97.5 % bound
 
 

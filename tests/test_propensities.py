@@ -211,7 +211,7 @@ def test_a_later_page_is_as_likely_as_among_feeds_that_began_like_it(
     more = {"delta": delta, "epsilon": 0.3}
     whole = Case([6, 9, 3], [60, 80, 20], lists, 9, **more)
     counts, alike = np.zeros((4, 3), np.int64), 0
-    for number in range(30_000):
+    for number in range(15_000):
         pools = whole.made(f"whole {number}").slot_pools
         if np.bincount(pools[:5], minlength=3).tolist() == before:
             alike += 1
