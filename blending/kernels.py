@@ -239,14 +239,15 @@ def allocate(
                     for one in range(pools):
                         open_pools[one] = left[one] > owed[one] and own[one] < limits[FLOOR, one]
                         some += open_pools[one]
-            for kept in (True, False):
-                if some == 0:
-                    closed = True
-                    for one in range(pools):
-                        open_pools[one] = left[one] > (owed[one] if kept else 0)
-                        some += open_pools[one]
             if some == 0:
-                break
+                closed = True
+                for kept in (True, False):
+                    if some == 0:
+                        for one in range(pools):
+                            open_pools[one] = left[one] > (owed[one] if kept else 0)
+                            some += open_pools[one]
+                if some == 0:
+                    break
             if explored:
                 skip = np.int64(uniform_at(key, stream(EXPLORE_STREAM) + np.uint64(start + filled + 1)) * some)
                 for one in range(pools):
