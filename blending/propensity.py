@@ -55,11 +55,15 @@ class Propensities(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Chances and standard errors of one part of the mixture, shape (slots, pools); redraws that they took."""
+    """Chances and standard errors of one part of the mixture, shape (slots, pools); redraws that they took.
+
+    `alike` is the part of the redraws that would have filled earlier pages as they are.
+    """
 
     chances: FloatArray
     errors: FloatArray
     samples: int
+    alike: float = 1.0
 
 
 def propensities_of(
@@ -81,7 +85,7 @@ def propensities_of(
     length = min(rules.returns.size - page.start, distinct)
     certain = _certain(believed, rules, lists, page)
     bandit = _redrawn(believed, rules, lists, page, samples, key) if certain is None else certain
-    epsilon = _mixed(rules, page, bandit.samples / samples) if _given(rules, page) else rules.epsilon
+    epsilon = _mixed(rules, page, bandit.alike) if _given(rules, page) else rules.epsilon
     explore = _explored(believed, rules, lists, page, samples, key) if epsilon > 0.0 else bandit
     chances = (1.0 - epsilon) * bandit.chances[:length] + epsilon * explore.chances[:length]
     errors = np.hypot((1.0 - epsilon) * bandit.errors[:length], epsilon * explore.errors[:length])
@@ -188,28 +192,29 @@ def _every_slot(chances: FloatArray, slots: int, lists: Lists, page: Page) -> Pa
 
 def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: int, key: np.uint64) -> Part:
     """Shares of `samples` blends that are not mixed at random."""
+    accepted = asked = samples
     if rules.order == "greedy":
         plans = page.pinned[None]
         if page.limits.size and page.limits[1].any():
             uniforms = uniforms_of(key, PLAN_STREAM, samples, lists.stock.size)
             plans = floor_plans(pinned_of(page, rules.returns.size - page.start), page.limits[1], uniforms)
         sums, _, accepted = _looped(believed, rules, lists, page, plans, samples, key, explored=False)
-        samples = max(accepted, 1)
     else:
         plain = rules._replace(temperature=1.0, epsilon=0.0)
         sums = np.zeros((rules.returns.size - page.start, lists.stock.size))
         for sample in range(samples):
             made = blend(believed, plain, lists, np.uint64(bits_at(key, np.uint64(sample))), page)
             sums[np.arange(made.slot_pools.size), made.slot_pools] += 1.0
+    samples, alike = max(accepted, 1), accepted / asked
     shares = sums / samples
     # Without draws and plans only ties are broken at random: what came this often without exception is certain.
     settled = samples >= SETTLED and rules.mode != "drawn" and rules.order == "greedy" and len(plans) == 1
     if settled and np.isin(shares, (0, 1)).all():
-        return Part(shares, np.zeros_like(shares), 0)
+        return Part(shares, np.zeros_like(shares), 0, alike)
     # Half a count more, in the error only: that it never happened does not make it impossible.
     doubtful = (sums + 0.5) / (samples + 1.0)
     errors = np.sqrt(doubtful * (1.0 - doubtful) / samples) * (lists.stock > 0)
-    return Part(shares, errors, samples if sums.any() else 0)
+    return Part(shares, errors, accepted, alike)
 
 
 def _explored(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: int, key: np.uint64) -> Part:

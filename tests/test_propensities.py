@@ -223,6 +223,19 @@ def test_a_later_page_is_as_likely_as_among_feeds_that_began_like_it(
     assert_agree(found, counts, alike)
 
 
+@pytest.mark.parametrize("mode", ["expected", "fixed"])
+@pytest.mark.parametrize("epsilon", [0.0, 0.02])
+def test_a_later_page_that_nothing_is_drawn_for_is_as_good_as_certain(mode: str, epsilon: float) -> None:
+    """Its feed began as it always would, so it is hardly one that was mixed at random."""
+    lists = ["abcdefghi", "jklmnopqr", "stuvwxyzA"]
+    more = {"mode": mode, "fallback": [0.5, 0.3, 0.2], "delta": None, "epsilon": epsilon}
+    whole = Case([6, 9, 3], [60, 80, 20], lists, 9, **{**more, "epsilon": 0.0}).made("whole").slot_pools
+    before = np.bincount(whole[:5], minlength=3).tolist()
+    later = Case([6, 9, 3], [60, 80, 20], [entries[5:] for entries in lists], 4, before=before, **more)
+    found = propensities(later.decision())
+    assert np.all(found.chances[np.arange(4), whole[5:]] >= 1.0 - epsilon)
+
+
 # What holds of all
 
 
