@@ -5,9 +5,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from blending.kernels import (
+    BEFORE,
+    CAP,
     DRAWN,
     EXPECTED,
     FIXED,
+    FLOOR,
     allocate,
     believed,
     blended,
@@ -144,6 +147,11 @@ def equal_shares(pools: int) -> FloatArray:
     return np.ones(pools)
 
 
+def fallback_of(rules: Rules, pools: int) -> FloatArray:
+    """The fallback of these rules, shape (pools,)."""
+    return equal_shares(pools) if rules.fallback is None else rules.fallback
+
+
 def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> Blend:
     """Thompson sampling over pools, for a page of `rules.returns.size` slots less those of earlier pages.
 
@@ -155,11 +163,11 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
     _check_shape(posterior, rules, pools)
     alpha, beta, temperature = posterior.alpha, posterior.beta, rules.temperature
     rewards, returns, draws, mode = rules.rewards, rules.returns, rules.draws, MODES[rules.mode]
-    fallback = equal_shares(pools) if rules.fallback is None else rules.fallback
+    fallback = fallback_of(rules, pools)
     slots = returns.size - page.start
     plan = page.pinned
-    if page.limits.size and page.limits[1].any():
-        plan = floor_plans(pinned_of(page, slots), page.limits[1], uniforms_of(key, PLAN_STREAM, 1, pools))[0]
+    if page.limits.size and page.limits[FLOOR].any():
+        plan = floor_plans(pinned_of(page, slots), page.limits[FLOOR], uniforms_of(key, PLAN_STREAM, 1, pools))[0]
     rates = np.empty((draws if rules.mode == "drawn" else 1, *alpha.shape))
     placed, verdicts = np.empty((2, slots), np.int64), np.empty(lists.items.shape, np.int64)
     length, explored = blended(
@@ -189,54 +197,28 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
         utilities, fell = believed(
             alpha / temperature, beta / temperature, rewards, fallback, lists.stock, mode, page.start, key, rates
         )
+        ties, nowhere = tie_breaks(pools, key), np.empty((0, 0))
+
+        def given_out(items: ItemArray, plan: IntArray) -> int:
+            head = (utilities, fell, ties, returns, items, lists.stock, page.limits, plan, slots)
+            return allocate(*head, False, page.start, key, nowhere, placed, verdicts)
+
         counts = np.zeros(pools, np.int64)
         if rules.order == "spread":
             # By stock alone: what lists share is not known of entries that the page in the end does not read.
             distinct = np.arange(lists.items.size, dtype=np.int32).reshape(lists.items.shape)
-            length = allocate(
-                utilities,
-                fell,
-                tie_breaks(pools, key),
-                returns,
-                distinct,
-                lists.stock,
-                page.limits,
-                plan,
-                slots,
-                False,
-                page.start,
-                key,
-                np.empty((0, 0)),
-                placed,
-                verdicts,
-            )
-            counts = np.bincount(placed[0, :length], minlength=pools)
+            counts = np.bincount(placed[0, : given_out(distinct, plan)], minlength=pools)
         uniforms = uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1)
         plan = planned(rules, lists, page, counts[None], utilities[:1], uniforms)[0]
-        length = allocate(
-            utilities,
-            fell,
-            tie_breaks(pools, key),
-            returns,
-            *lists,
-            page.limits,
-            plan,
-            slots,
-            False,
-            page.start,
-            key,
-            np.empty((0, 0)),
-            placed,
-            verdicts,
-        )
+        length = given_out(lists.items, plan)
     return Blend(rates, explored, placed[:, :length], verdicts, plan)
 
 
 def intended(made: Blend, rules: Rules, lists: Lists, key: np.uint64, page: Page = WHOLE) -> IntArray:
     """How many slots of the page each pool would get by utilities alone, if none ever ran out; shape (pools,)."""
     pools = lists.stock.size
-    fallback = equal_shares(pools) if rules.fallback is None else rules.fallback
-    before = page.limits[0] if page.limits.size else np.zeros(pools, np.int64)
+    fallback = fallback_of(rules, pools)
+    before = page.limits[BEFORE] if page.limits.size else np.zeros(pools, np.int64)
     slots = rules.returns.size - page.start
     return intended_counts(
         made.rates, rules.rewards, rules.returns, fallback, lists.stock, MODES[rules.mode], before, slots, key
@@ -271,8 +253,8 @@ def planned(
     if rules.order == "rounded":
         low, high = taken, np.maximum(lists.stock, taken)
         if page.limits.size:
-            low = np.maximum(np.minimum(page.limits[1], lists.stock), taken)
-            high = np.maximum(np.minimum(page.limits[2], lists.stock), low)
+            low = np.maximum(np.minimum(page.limits[FLOOR], lists.stock), taken)
+            high = np.maximum(np.minimum(page.limits[CAP], lists.stock), low)
         if high.sum() < pinned.size:  # where a slot would stay empty, pools are full to their caps and get more
             low, high = high, np.maximum(lists.stock, high)
         counts = rounded(np.maximum(utilities, 0.0), low, high, pinned.size, uniforms[:, -1].copy())

@@ -22,7 +22,8 @@ import numpy as np
 from scipy.special import betainc, betaln, digamma, expit, log_expit, polygamma
 from scipy.stats import multinomial
 
-from blending.blend import MODES, NO_PLAN, WHOLE, Lists, Page, Rules, blend, equal_shares, pinned_of, tempered
+from blending.blend import MODES, NO_PLAN, WHOLE, Lists, Page, Rules, blend, fallback_of, pinned_of, tempered
+from blending.kernels import BEFORE, CAP, FLOOR
 from blending.order import floor_plans
 from blending.posterior import Beta
 from blending.redraws import redrawn
@@ -104,7 +105,7 @@ def _given(rules: Rules, page: Page) -> bool:
 
 def _mixed(rules: Rules, page: Page, bandit: float) -> float:
     """How likely a feed is mixed at random, given earlier pages that a bandit would fill so with this chance."""
-    before = page.limits[0]
+    before = page.limits[BEFORE]
     explore = rules.epsilon * float(multinomial.pmf(before, page.start, np.full(before.size, 1.0 / before.size)))
     if explore + bandit == 0.0:
         raise ValueError("no redraw would have filled the earlier pages so: they had rules or stock of their own")
@@ -124,8 +125,8 @@ def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> Floa
     taken = before + pins.sum(axis=0) - np.cumsum(pins[:slots], axis=0)
     feasible = taken < lists.stock
     if page.limits.size:
-        feasible &= taken < page.limits[2]
-        feasible &= np.maximum(page.limits[1], pins.sum(axis=0)).sum() < slots - before
+        feasible &= taken < page.limits[CAP]
+        feasible &= np.maximum(page.limits[FLOOR], pins.sum(axis=0)).sum() < slots - before
     least = np.asarray(feasible * (epsilon / max(1, int(np.count_nonzero(lists.stock)))), np.float64)
     for slot in np.flatnonzero(page.pinned[:slots] >= 0):
         pool = page.pinned[slot]
@@ -179,7 +180,7 @@ def _certain(believed: Beta, rules: Rules, lists: Lists, page: Page) -> Part | N
 def _unlimited(lists: Lists, slots: int, page: Page) -> bool:
     """Whether every pool that has items is open in every slot that is not pinned, whatever came before."""
     enough = bool((lists.stock[lists.stock > 0] >= slots).all())
-    return enough and not (page.limits.size and (page.limits[1].any() or (page.limits[2] < slots).any()))
+    return enough and not (page.limits.size and (page.limits[FLOOR].any() or (page.limits[CAP] < slots).any()))
 
 
 def _every_slot(chances: FloatArray, slots: int, lists: Lists, page: Page) -> Part:
@@ -195,9 +196,9 @@ def _redrawn(believed: Beta, rules: Rules, lists: Lists, page: Page, samples: in
     accepted = asked = samples
     if rules.order == "greedy":
         plans = page.pinned[None]
-        if page.limits.size and page.limits[1].any():
+        if page.limits.size and page.limits[FLOOR].any():
             uniforms = uniforms_of(key, PLAN_STREAM, samples, lists.stock.size)
-            plans = floor_plans(pinned_of(page, rules.returns.size - page.start), page.limits[1], uniforms)
+            plans = floor_plans(pinned_of(page, rules.returns.size - page.start), page.limits[FLOOR], uniforms)
         sums, _, accepted = _looped(believed, rules, lists, page, plans, samples, key, explored=False)
     else:
         plain = rules._replace(temperature=1.0, epsilon=0.0)
@@ -245,7 +246,7 @@ def _looped(
         *believed,
         rules.rewards,
         rules.returns,
-        equal_shares(lists.stock.size) if rules.fallback is None else rules.fallback,
+        fallback_of(rules, lists.stock.size),
         MODES[rules.mode],
         1 if explored else rules.draws,
         *lists,
@@ -254,7 +255,7 @@ def _looped(
         rules.returns.size - page.start,
         explored,
         page.start,
-        page.limits[0] if given else NO_PLAN,
+        page.limits[BEFORE] if given else NO_PLAN,
         samples,
         key,
     )

@@ -9,9 +9,8 @@ from math import exp2
 from msgspec import Struct
 
 from blending.hierarchy import Tails, extend, no_tails
+from engine.evidence import HALF_LIVES_MAX
 from engine.state import PriorLesson, Tally, Taught
-
-HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
 
 
 class NewcomersRecord(Struct, frozen=True, array_like=True):
@@ -48,27 +47,22 @@ class Newcomers:
 
     def _weight(self, at_ms: int) -> float:
         """The weight of a term of this moment, after moving the landmark if the term is too far from it."""
-        since = (at_ms - self.landmark_ms) / self._half_life_ms
-        if since > HALF_LIVES_MAX:
-            self._scale(exp2(-min(since, 1000.0)))
-            self.landmark_ms = at_ms
-            return 1.0
-        return exp2(max(since, -1000.0))
-
-    def _scale(self, factor: float) -> None:
-        self.successes *= factor
-        self.exposure *= factor
-        for tail in self.tails:
-            tail[:] *= factor
+        self.landmark_ms, factor, weight = _forward(self.landmark_ms, at_ms, self._half_life_ms)
+        if factor != 1.0:
+            self.successes *= factor
+            self.exposure *= factor
+            for tail in self.tails:
+                tail[:] *= factor
+        return weight
 
     def at(self, now_ms: int) -> Tally:
         """S and E as they count at a moment."""
-        factor = exp2(min((self.landmark_ms - now_ms) / self._half_life_ms, 0.0))
+        factor = _faded(self.landmark_ms, now_ms, self._half_life_ms)
         return Tally(factor * self.successes, factor * self.exposure)
 
     def tails_at(self, now_ms: int, most: int) -> Tails:
         """The tails as they count at a moment, of this length."""
-        factor = exp2(min((self.landmark_ms - now_ms) / self._half_life_ms, 0.0))
+        factor = _faded(self.landmark_ms, now_ms, self._half_life_ms)
         tails = no_tails(most)
         for tail, own in zip(tails, self.tails, strict=True):
             tail[: own.size] = factor * own[:most]
@@ -90,12 +84,22 @@ class Newcomers:
             tail[: len(part)] += [weight * amount for amount in part[: tail.size]]
 
 
+def _forward(landmark_ms: int, at_ms: int, half_life_ms: int) -> tuple[int, float, float]:
+    """The landmark for a term of a moment, moved if it is too far; factor of older terms; weight of the term."""
+    since = (at_ms - landmark_ms) / half_life_ms
+    if since > HALF_LIVES_MAX:
+        return at_ms, exp2(-min(since, 1000.0)), 1.0
+    return landmark_ms, 1.0, exp2(max(since, -1000.0))
+
+
+def _faded(landmark_ms: int, now_ms: int, half_life_ms: int) -> float:
+    """What sums that are weighted from a landmark count at a moment."""
+    return exp2(min((landmark_ms - now_ms) / half_life_ms, 0.0))
+
+
 def plus(old: Taught, term: Tally, level: float, at_ms: int, half_life_ms: int) -> Taught:
     """What a user has taught, and a term of this moment more, at this level of the user."""
-    since = (at_ms - old.landmark_ms) / half_life_ms
-    landmark_ms, factor, weight = old.landmark_ms, 1.0, exp2(max(min(since, HALF_LIVES_MAX), -1000.0))
-    if since > HALF_LIVES_MAX:
-        landmark_ms, factor, weight = at_ms, exp2(-min(since, 1000.0)), 1.0
+    landmark_ms, factor, weight = _forward(old.landmark_ms, at_ms, half_life_ms)
     return Taught(
         old.successes + term.successes,
         old.leveled_exposure + level * term.exposure,
@@ -107,5 +111,5 @@ def plus(old: Taught, term: Tally, level: float, at_ms: int, half_life_ms: int) 
 
 def taught_at(taught: Taught, now_ms: int, half_life_ms: int) -> Tally:
     """A user's part in S and E as they count at a moment."""
-    factor = exp2(min((taught.landmark_ms - now_ms) / half_life_ms, 0.0))
+    factor = _faded(taught.landmark_ms, now_ms, half_life_ms)
     return Tally(factor * taught.weighted_successes, factor * taught.weighted_exposure)

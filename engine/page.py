@@ -138,7 +138,7 @@ def slot_rules(made: Blend, page: Page, order: Order, required: list[int], fell:
     if not made.plan.size:
         return "".join(plain)
     pins = page.pinned if page.pinned.size else np.full(made.slot_pools.size, NONE, np.int64)
-    planned = order == "greedy" and not made.explored and made.plan.size > 0
+    planned = order == "greedy" and not made.explored
     given = np.bincount(pins[pins != NONE], minlength=len(required)).tolist()
     letters = []
     for slot, pool in enumerate(made.slot_pools.tolist()):

@@ -141,7 +141,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
     """The population version of these sums, numbered by their log records.
 
     A pure function of the sums and the policy: `previous`, an earlier version of the same sums under the same
-    policy, only saves copying the neighbours that have not changed since.
+    policy, only saves making the neighbours and strengths again that have not changed since.
     """
     settings = policy.population
     size = len(sums.items)

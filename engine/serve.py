@@ -30,12 +30,14 @@ MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected
 class Beliefs(NamedTuple):
     """What a page is made with, by pool.
 
-    `mode` says where utilities come from. `posterior` and `strength`, that of its prior, are (pools, actions);
-    `fallback` and `before`, the pool's items in earlier pages, are (pools,).
+    `mode` says where utilities come from, `epsilon` how likely the feed is mixed at random. `posterior` and
+    `strength`, that of its prior, are (pools, actions); `fallback` and `before`, the pool's items in earlier pages,
+    are (pools,).
     """
 
     cohort: str
     mode: Mode
+    epsilon: float
     levels: FloatArray
     posterior: Beta
     strength: FloatArray
@@ -58,18 +60,21 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         raise InputError(f"a feed has at most {settings.slots_max} slots by the policy, not {request.slots}")
     if start + request.slots > SLOTS_MAX:
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
-    first = not any(state.served.values())
-    own = _table(policy, evidence_at(state, at_ms, policy.memory, _delays(facts)))
-    cohort = cohort_of(policy, request.context, first=first)
-    beliefs = _continued(cursor) if cursor else _beliefs(state, cohort, own, facts, at_ms)
+    first, delays = not any(state.served.values()), _delays(facts)
+    own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
+    if cursor:
+        beliefs = _continued(cursor)
+    else:
+        session = session_at(state, at_ms, policy.memory, delays) if settings.session_strength else {}
+        cohort = cohort_of(policy, request.context, first=first)
+        beliefs = _beliefs(state, cohort, own, _table(policy, session), facts)
     views = np.nan_to_num(own[1].max(axis=1), nan=0.0)
     wanted = wanted_of(policy, request.slots, start, views, first=first)
     conditions = policy.guarantees or start > 0
     page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)
-    epsilon = cursor.epsilon if cursor else mixed_chance(state, facts)
-    rules = _rules(facts, beliefs, start + request.slots, request.slots)._replace(epsilon=epsilon)
+    rules = _rules(facts, beliefs, start + request.slots, request.slots)
     unfit = beliefs.mode != MODES[settings.draw]  # of the page before
     try:
         made = blend(beliefs.posterior, rules, gathered.lists, key, page)
@@ -127,6 +132,7 @@ def _continued(cursor: Cursor) -> Beliefs:
     return Beliefs(
         cursor.cohort,
         cursor.mode,
+        cursor.epsilon,
         np.array(cursor.levels),
         Beta(np.array([pool.alpha for pool in pools]), np.array([pool.beta for pool in pools])),
         np.array([pool.strength for pool in pools]),
@@ -135,21 +141,22 @@ def _continued(cursor: Cursor) -> Beliefs:
     )
 
 
-def _beliefs(state: UserState, cohort: str, own: FloatArray, facts: Facts, at_ms: int) -> Beliefs:
-    """What is believed for a feed's first page, of a user with this evidence of S and E, (2, pools, actions)."""
+def _beliefs(state: UserState, cohort: str, own: FloatArray, session: FloatArray, facts: Facts) -> Beliefs:
+    """What is believed for a feed's first page; `own` and `session` are the user's S and E, (2, pools, actions)."""
     policy, settings = facts.policy, facts.policy.blend
     prior, levels = prior_for(state, facts, cohort, own)
     posterior, strength = updated(prior, *own), prior.alpha + prior.beta
     if settings.session_strength > 0.0:
         known = capped(posterior, settings.session_strength)
         strength *= (known.alpha + known.beta) / (posterior.alpha + posterior.beta)
-        posterior = updated(known, *_table(policy, session_at(state, at_ms, policy.memory, _delays(facts))))
+        posterior = updated(known, *session)
     expected = (prior.mean * np.array(list(policy.rewarded.values()))).sum(axis=1)
     fallback = _ratios(policy)
     if settings.draw != "fixed" and (expected > 0.0).any():
         fallback = np.round(np.maximum(expected / expected.max(), 0.0), 6)  # of the best pool's, and short
     before = np.zeros(len(policy.pools), np.int64)
-    return Beliefs(cohort, MODES[settings.draw], levels, posterior, strength, fallback, before)
+    epsilon = mixed_chance(state, facts)
+    return Beliefs(cohort, MODES[settings.draw], epsilon, levels, posterior, strength, fallback, before)
 
 
 def _without(beliefs: Beliefs, policy: Policy) -> Beliefs:
@@ -172,7 +179,7 @@ def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
         np.array(list(policy.rewarded.values())),
         returns_table(given, _delta(facts)),
         settings.temperature,
-        settings.epsilon,
+        beliefs.epsilon,
         draws_of_slots(slots) if settings.draw == "slot" and beliefs.mode == "drawn" else 1,
         beliefs.mode,
         beliefs.fallback,

@@ -25,8 +25,6 @@ from feedloom.bench_peers import FEED, SEED, Call, Comparison, Duel, our_feed
 
 WARM_CALLS = 20  # before anything is timed: compilers, caches, lazy imports
 KEYS_MAX = 20_000  # different draws of ours; a call with a key that it had lately would find its branches learned
-
-
 TURN_US = 1_000.0  # what the calls of one side should take before it is the other's turn
 
 
