@@ -125,13 +125,11 @@ def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Vis
     )
 
 
-def gather(
-    state: UserState, request: Request, facts: Facts, replaced: Mapping[str, Pool] = AS_NAMED
-) -> Gathered:
+def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
     """Ask every pool of the policy for candidates, and take the request's own for the external ones.
 
-    A page that continues the user's last feed is offered nothing that stands in that feed. `replaced` names pools of
-    the policy in whose place another is asked, whatever their kind: so a simulation breaks one.
+    A page that continues the user's last feed is offered nothing that stands in that feed. Pools in `replaced` are
+    asked in the place of the policy's own of that name, which is how a simulation breaks one.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
     this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.

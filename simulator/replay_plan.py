@@ -39,9 +39,7 @@ class ReplayPlan(Struct, frozen=True):
     def check(self, policy: Policy) -> None:
         """Raise InputError where the plan does not go with the policy."""
         if not 0.0 <= self.train_fraction < 1.0:
-            raise InputError(
-                f"--train-fraction is a part of the log, from 0 to below 1, not {self.train_fraction}"
-            )
+            raise InputError(f"--train-fraction is a part of the log, from 0 to below 1, not {self.train_fraction}")
         if self.slots > policy.blend.slots_max:
             raise InputError(f"--slots is at most {policy.blend.slots_max} by the policy ([blend] slots_max)")
         if self.broken and self.broken.pool not in policy.pools:

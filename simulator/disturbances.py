@@ -1,16 +1,38 @@
-"""Sessions of a log, and the same log without the order inside them.
+"""What a further run disturbs: the order of the log inside sessions, and a pool.
 
 A site shows things in an order of its own, and who goes down its page reacts in that order. A model that learns the
-page's order hits the next row of the page, which it could not do for somebody who has not seen it.
+page's order hits the next row of the page, which it could not do for somebody who has not been there.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 from msgspec.structs import replace
 
 from blending.randomness import key_of
-from simulator.broken import random_order
+from blending.sampling import uniforms_of
+from blending.types import IntArray
+from engine.kernels import first_allowed
+from engine.pools import Ranking, Visitor
+from engine.population import Population
 from simulator.interactions import Interaction
+
+
+def random_order(key: np.uint64, size: int) -> IntArray:
+    """The numbers below `size` in a random order, int64, which is a function of the key."""
+    return np.argsort(uniforms_of(key, 0, 1, size)[0], kind="stable")
+
+
+class RandomPool(NamedTuple):
+    """Any known items, in an order that is the key's: one for each request."""
+
+    key: np.uint64
+
+    def rank(self, visitor: Visitor, population: Population, most: int) -> Ranking:
+        """Rank the whole catalogue at random."""
+        order = random_order(self.key, population.size).astype(np.int32)
+        return Ranking(*first_allowed(order, visitor.excluded, most))
 
 
 def sessions(rows: Sequence[Interaction], within_ms: int) -> list[list[int]]:
