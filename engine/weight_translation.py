@@ -1,9 +1,9 @@
 """What a user's weights are under new features: a change of coordinates of their sums.
 
 Offline training makes features anew, up to a rotation and more, so that old weights say nothing about them. The
-features of the same items before and after give M, the least squares solution of F_new M = F_old, and w_new = M w_old
-gives every item nearly the score that it had. What M leaves over makes scores less sure. Source: least-squares form
-of "Orthogonal Low Rank Embedding Stabilization" (Zielnicki and Hsiao, 2025).
+features of the same items before and after give M, the least squares solution of F_new M = F_old, and then
+w_new = M w_old gives every item nearly the score that it had. What M leaves over makes scores less sure. Source:
+the least-squares form of "Orthogonal Low Rank Embedding Stabilization" (Zielnicki and Hsiao, 2025).
 """
 
 from typing import NamedTuple
@@ -18,8 +18,10 @@ RESIDUAL_MIN = 1e-9  # of the mean square of a score: what rounding leaves over
 
 
 class Translation(NamedTuple):
-    """From old features to new ones: `matrix` M, (d_new, d_old); `residual` (d_old, d_old), the mean of r r' over
-    the items, with r the old features that M does not explain; `size`, the mean square of a new item's length.
+    """From old features to new ones.
+
+    `matrix` is M, (d_new, d_old); `residual`, (d_old, d_old), the mean of r r' over the items, with r the old
+    features that M does not explain; `size` the mean square of a new item's length.
     """
 
     matrix: FloatArray
