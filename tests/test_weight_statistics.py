@@ -31,7 +31,7 @@ def exact(x: np.ndarray, y: np.ndarray, prior_mean: np.ndarray) -> np.ndarray:
 
 
 def features_of(random: np.random.Generator, count: int, size: int) -> np.ndarray:
-    """A constant and features whose size falls from one to the next, as a factorisation's do; scores have sd 1.1."""
+    """A constant and features of falling size, as a factorisation's do; scores have sd 1.1."""
     sizes = 0.95 ** np.arange(size)
     x = random.normal(size=(count, size)) * 1.12 * sizes / np.linalg.norm(sizes)
     x[:, 0] = 0.3
