@@ -52,7 +52,7 @@ def add_seen_rows(
 
 @compiled
 def best_scored(
-    table: FloatArray, candidates: IntArray, weights: FloatArray, scores: FloatArray, best: IntArray
+    table: np.ndarray, candidates: IntArray, weights: np.ndarray, scores: np.ndarray, best: IntArray
 ) -> int:
     """Write the scores of all candidates, and the places of the greatest of them into `best`, best first.
 
