@@ -21,7 +21,7 @@ FLOATS, HALVES = ir.VectorType(ir.FloatType(), LANES), ir.VectorType(ir.HalfType
 
 
 def _prefetch(_typing: Any, table: Any, row: Any) -> Any:
-    """Ask for a row of a table (n, d) without waiting for it."""
+    """Ask for a row of a table (n, d), or (n, ., d), without waiting for it."""
 
     def code(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         kind = ir.FunctionType(ir.VoidType(), [BYTE_POINTER, INT, INT, INT])
@@ -57,9 +57,11 @@ def _dot(_typing: Any, table: Any, row: Any, weights: Any) -> Any:
 
 
 def _row(context: Any, builder: Any, kinds: Any, given: Any) -> tuple[Any, Any]:
-    """A pointer to the row of the table, and the row's width."""
+    """A pointer to the row of the table, and how many numbers it has."""
     table = context.make_array(kinds[0])(context, builder, given[0])
-    width = cgutils.unpack_tuple(builder, table.shape, 2)[1]
+    _, width, *deeper = cgutils.unpack_tuple(builder, table.shape, kinds[0].ndim)
+    for size in deeper:
+        width = builder.mul(width, size)
     row = context.cast(builder, given[1], kinds[1], types.intp)
     return builder.gep(table.data, [builder.mul(row, width)]), width
 

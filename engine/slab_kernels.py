@@ -9,9 +9,9 @@ import numpy as np
 from blending.compiled import compiled
 from blending.types import FloatArray, IntArray
 from engine.lanes import dot, prefetch
-from engine.weight_kernels import FEATURE_MAX, SCORE_MAX, WEIGHT_MAX, clip, probability
+from engine.weight_kernels import FEATURE_MAX, SCORE_MAX, WEIGHT_MAX, clip, clip_to_unit, probability
 
-EVENTS_AHEAD = 12  # of a batch, whose sums are asked for: enough for the longest wait
+EVENTS_AHEAD = 24  # of a batch, whose sums are asked for: enough for the longest wait
 ROWS_AHEAD = 512  # of items, together: their lines fill an eighth of a second cache of 1 MB
 
 
@@ -21,32 +21,39 @@ def add_seen_rows(
 ) -> int:
     """Add what n seen slots say to the diagonal sums of many users; how many were refused.
 
-    `sums` (all users, 2 d) holds the precision's diagonal of a user and then the moment; `users` (n,) are the rows,
-    best in order; x is (n, d), and etas, y and weights are (n,). It is `add_seen` of `engine.weight_kernels` but
-    for `full`, term by term.
+    `sums` (all users, 2, d) holds the precision's diagonal of a user and then the moment; `users` (n,) are its rows,
+    best in order; x is (n, d), and etas, y and weights are (n,). It is `add_seen` of `engine.weight_kernels`, which
+    says what is added, clipped and refused, for the diagonal alone.
     """
     count, features = x.shape
     refused = 0
+    clipped = np.empty(features)
     for event in range(min(EVENTS_AHEAD, count)):
         prefetch(sums, users[event])
     for event in range(count):
         if event + EVENTS_AHEAD < count:
             prefetch(sums, users[event + EVENTS_AHEAD])
         eta, weight, row = etas[event], weights[event], users[event]
-        bad = int(not (np.isfinite(eta) and np.isfinite(y[event]) and abs(weight) <= WEIGHT_MAX))
-        for at in range(features):
-            bad += not (abs(x[event, at]) < np.inf)
-        if bad:
-            refused += 1
-            continue
+        taken = np.isfinite(eta) and np.isfinite(y[event]) and abs(weight) <= WEIGHT_MAX
         score = clip(eta, SCORE_MAX)
         p = probability(score)
         v = weight * p * (1.0 - p)
-        by = weight * (min(max(y[event], 0.0), 1.0) - p) + v * score
+        by = weight * (clip_to_unit(y[event]) - p) + v * score
+        large = 0
         for at in range(features):
-            value = min(max(x[event, at], -FEATURE_MAX), FEATURE_MAX)
-            sums[row, at] += v * value * value
-            sums[row, features + at] += by * value
+            large += not (abs(x[event, at]) <= FEATURE_MAX)
+        if large or not taken:
+            for at in range(features):
+                taken = taken and np.isfinite(x[event, at])
+                clipped[at] = clip(x[event, at], FEATURE_MAX)
+            refused += not taken
+            for at in range(features if taken else 0):
+                sums[row, 0, at] += v * clipped[at] * clipped[at]
+                sums[row, 1, at] += by * clipped[at]
+            continue
+        for at in range(features):
+            sums[row, 0, at] += v * x[event, at] * x[event, at]
+            sums[row, 1, at] += by * x[event, at]
     return refused
 
 

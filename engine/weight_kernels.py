@@ -80,6 +80,12 @@ def clip(value: float, most: float) -> float:
 
 
 @compiled
+def clip_to_unit(value: float) -> float:
+    """The value, within [0, 1]."""
+    return float(min(max(value, 0.0), 1.0))
+
+
+@compiled
 def add_term(precision: FloatArray, moment: FloatArray, x: FloatArray, v: float, by: float, full: bool) -> bool:
     """Add v x x', or its diagonal unless `full`, and by * x, for x of shape (d,); False if x is not finite."""
     if outside(x, FEATURE_MAX):
@@ -109,7 +115,7 @@ def add_seen(
     score = clip(eta, SCORE_MAX)
     p = probability(score)
     v = weight * p * (1.0 - p)
-    return add_term(precision, moment, x, v, weight * (min(max(y, 0.0), 1.0) - p) + v * score, full)
+    return add_term(precision, moment, x, v, weight * (clip_to_unit(y) - p) + v * score, full)
 
 
 @compiled

@@ -67,7 +67,7 @@ def batches_of_users() -> list[IntArray]:
 
 def our_diagonal() -> Call:
     """The compiled update of a batch of users' diagonal sums."""
-    sums, users = slab(USERS, 2 * NARROW, np.float64), cycle(batches_of_users())
+    sums, users = slab((USERS, 2, NARROW), np.float64), cycle(batches_of_users())
     sums[:] = 1.0  # so that no page of it is new
     events = batch()
     return lambda _: add_seen_rows(sums, next(users), *events)
@@ -98,7 +98,7 @@ class Items:
 
     def __init__(self) -> None:
         random = np.random.default_rng(SEED)
-        self.table = slab(ITEMS, WIDE, np.float32)
+        self.table = slab((ITEMS, WIDE), np.float32)
         some = random.normal(size=(ITEMS // 100, WIDE))
         self.table.reshape(100, *some.shape)[:] = some  # quicker than so many random numbers
         self.weights = random.normal(size=WIDE).astype(np.float32)
@@ -110,7 +110,7 @@ class Items:
 
     def ours_of_half(self) -> Call:
         """The same from features in float16, as records hold them."""
-        half = slab(ITEMS, WIDE, np.float16)
+        half = slab((ITEMS, WIDE), np.float16)
         half[:] = self.table
         return self._best(half.view(np.uint16))
 
