@@ -21,9 +21,9 @@ def add_seen_rows(
 ) -> int:
     """Add what n seen slots say to the diagonal sums of many users; how many were refused.
 
-    `sums` (all users, 2, d) holds the precision's diagonal of a user and then the moment; `users` (n,) are its rows,
-    best in order; x is (n, d), and etas, y and weights are (n,). It is `add_seen` of `engine.weight_kernels`, which
-    says what is added, clipped and refused, for the diagonal alone.
+    `sums` (all users, 2, d) holds the precision's diagonal of a user and then the moment; `users` (n,) are its
+    rows, best in order; x is (n, d), and etas, y and weights are (n,). What is added, clipped and refused is
+    what `add_seen` of `engine.weight_kernels` does without `full`.
     """
     count, features = x.shape
     refused = 0
