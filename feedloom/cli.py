@@ -15,7 +15,7 @@ from rich.console import Console
 from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.bench import FULL, QUICK, benchmark, print_benchmark, rounds_of, singles_us
-from feedloom.bench_peers import POOLS, comparisons
+from feedloom.bench_rows import comparisons, missing_peers
 from feedloom.doctor import examine
 from feedloom.explain import explain
 from feedloom.interaction_log import read_items, read_log
@@ -220,7 +220,7 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
     if ACTION not in policy.likes:
         raise InputError(f"simulated users {ACTION} items: give [actions.{ACTION}] a reward above 0")
     plan = Plan(scenario, policy, options["feeds"], options["users"], options["batch"])
-    missing_peers(len(WORLDS[scenario].pools))
+    left_out(available_peers(len(WORLDS[scenario].pools), 0)[1])
     with ExitStack() as stack:
         stack.enter_context(promised(options["out"]))
         if options["record"]:
@@ -239,9 +239,8 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
             click.echo(f"report: {page} and {picture}", err=True)
 
 
-def missing_peers(pools: int) -> list[str]:
+def left_out(missing: list[str]) -> list[str]:
     """The peers that are not installed, of which the user is told."""
-    _, missing = available_peers(pools, 0)
     if missing:
         click.echo(f"left out, not installed (pip install 'feedloom[bench]'): {', '.join(missing)}", err=True)
     return missing
@@ -256,7 +255,7 @@ def bench(rounds: int | None, *, quick: bool, as_json: bool) -> None:
     size = QUICK if quick else FULL
     size = size._replace(rounds=rounds or size.rounds)
     with ExitStack() as stack:
-        compared = comparisons(missing_peers(POOLS), stack)
+        compared = comparisons(left_out(missing_peers()), stack)
         with progress_bar() as bar:
             times = list(bar.track(rounds_of(compared, size), total=size.rounds, description="measuring"))
         found = benchmark(compared, times, singles_us(size))
