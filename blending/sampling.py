@@ -98,6 +98,15 @@ def normal_variate(key: np.uint64, counter: np.uint64) -> tuple[float, np.uint64
 
 
 @compiled
+def normals(key: np.uint64, size: int) -> FloatArray:
+    """Standard normal variates, (size,), each from a stream of its own."""
+    found = np.empty(size)
+    for at in range(size):
+        found[at] = normal_variate(key, stream(at))[0]
+    return found
+
+
+@compiled
 def gamma_variate(shape: float, key: np.uint64, counter: np.uint64) -> tuple[float, np.uint64]:
     """A Gamma(shape, 1) variate for a shape of at least 1, and the next unused counter.
 

@@ -52,6 +52,30 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     missing: bool = False
 
 
+class Considered(Struct, frozen=True, kw_only=True):
+    """Candidates of the personal pool that the decision remembers, to learn from: those of its slots, then the best.
+
+    `x` are their features as they were served, float16 (items, features); `layout` says which
+    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `theta` is the version of the
+    embeddings; a view without a like counts `seen_weight`; `full` says whether correlations of the user's own
+    weights are kept.
+    """
+
+    layout: str
+    theta: int
+    items: list[str]
+    x: bytes
+    etas: list[float]
+    seen_weight: float
+    full: bool
+
+    def __post_init__(self) -> None:
+        """Refuse columns that do not fit together."""
+        items = len(self.items)
+        if not (items == len(self.etas) and (not items or len(self.x) % (2 * items) == 0)):
+            raise ValueError("the candidates of a decision do not fit their features")
+
+
 class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=True):
     """One page of a feed. `slot_items` and `slot_pools` (indices into `pools`) have an entry per slot.
 
@@ -62,7 +86,8 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     priors are of, taken at the user's `levels`, an entry per action. `explored` says that the feed was mixed at
     random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded`
     are the rules that could not be kept. `slot_rules` has a letter per slot (`engine.page.slot_rules`),
-    `slot_offers` the pools that offered its item, as bits: 1 is the first pool.
+    `slot_offers` the pools that offered its item, as bits: 1 is the first pool. `considered` is null without a
+    personal pool.
     """
 
     request: Request
@@ -90,6 +115,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_pools: list[int]
     slot_rules: str
     slot_offers: list[int]
+    considered: Considered | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

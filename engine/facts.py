@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from msgspec import Struct
 
-from blending.types import FloatArray
+from blending.types import FloatArray, IntArray, ItemArray
 from engine.policy import NEW, Policy
 from engine.population import Population
 from engine.state import Tally
@@ -29,6 +29,23 @@ class Facts(Struct, frozen=True, dict=True):
 
     policy: Policy
     population: Population
+    embeddings: FloatArray | None = None
+    theta: int = 0
+
+    @cached_property
+    def vectors(self) -> FloatArray | None:
+        """float64 (items, d): the vector of each item of this population version, None before any was trained."""
+        if self.embeddings is None:
+            return None
+        table = np.zeros((self.population.size, self.embeddings.shape[1]))
+        known = min(len(table), len(self.embeddings))
+        table[:known] = self.embeddings[:known]
+        return table
+
+    @cached_property
+    def tokens(self) -> tuple[IntArray, ItemArray]:
+        """The categories of all items of this version, one item's after another's, and where each item's begin."""
+        return np.zeros(self.population.size + 1, np.int64), np.zeros(0, np.int32)
 
     @cached_property
     def places(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:

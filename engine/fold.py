@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from engine.decision import Decision
 from engine.events import Acted, Organic, Reaction, Seen
 from engine.evidence import NOTHING, matured, with_closed
+from engine.learning import learned, lessons_of_choice, lessons_of_like, lessons_of_view
 from engine.newcomers import plus
 from engine.policy import MemoryPolicy
 from engine.state import (
@@ -29,6 +30,8 @@ from engine.state import (
     UserState,
     ViewLesson,
     Waiting,
+    Weighed,
+    WeightLesson,
 )
 
 Outcome = Literal["adopted", "credited", "noted", "organic", "duplicate", "waiting", "conflict", "dropped"]
@@ -117,6 +120,23 @@ def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
         newcomer=decision.newcomer,
         cohort=decision.cohort,
         levels=tuple(decision.levels),
+        weighed=_weighed_of(decision),
+    )
+
+
+def _weighed_of(decision: Decision) -> Weighed | None:
+    """What the ledger keeps of the candidates that the decision considered."""
+    considered = decision.considered
+    if considered is None:
+        return None
+    return Weighed(
+        considered.layout,
+        tuple(considered.items),
+        considered.x,
+        tuple(considered.etas),
+        tuple(action for action, reward in zip(decision.actions, decision.rewards, strict=True) if reward > 0),
+        considered.seen_weight,
+        considered.full,
     )
 
 
@@ -186,16 +206,17 @@ def _with_row(state: UserState, request_id: str, row: LedgerRow, memory: MemoryP
 def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: MemoryPolicy) -> Folded:
     """Credit a reaction to its slot if it has one, and enter an action into the history in any case."""
     if isinstance(reaction, Organic):
-        return _remember(state, reaction, at_ms, memory)
+        known = _remember(state, reaction, at_ms, memory)
+        return known if known.outcome == "duplicate" else _learn(known, *_chosen(state, reaction, at_ms), memory)
     row = state.ledger.get(reaction.request_id)
     if row is None:
         done = _wait(state, reaction, at_ms, memory)
     elif at_ms > row.until_ms or row.items[reaction.slot : reaction.slot + 1] != (reaction.item,):
         done = Folded(state, (), "dropped" if isinstance(reaction, Seen) else "organic")
     elif isinstance(reaction, Seen):
-        done = _see(state, row, reaction)
+        done = _see(state, row, reaction, memory)
     else:
-        done = _act(state, row, reaction, at_ms)
+        done = _act(state, row, reaction, at_ms, memory)
     if isinstance(reaction, Seen) or done.outcome == "duplicate":
         return done
     known = _remember(done.state, reaction, at_ms, memory)
@@ -203,7 +224,7 @@ def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: Mem
     return Folded(known.state, done.lessons + known.lessons, outcome)
 
 
-def _see(state: UserState, row: LedgerRow, seen: Seen) -> Folded:
+def _see(state: UserState, row: LedgerRow, seen: Seen, memory: MemoryPolicy) -> Folded:
     bit = 1 << seen.slot
     if row.seen & bit:
         return Folded(state, (), "duplicate")
@@ -214,10 +235,11 @@ def _see(state: UserState, row: LedgerRow, seen: Seen) -> Folded:
         ]
     )
     row = replace(row, seen=row.seen | bit, tallies=_with_lessons(row, seen.slot, lessons))
-    return Folded(_with_open(state, seen.request_id, row), lessons, "credited")
+    done = Folded(_with_open(state, seen.request_id, row), lessons, "credited")
+    return _learn(done, row, lessons_of_view(row, seen.slot), memory)
 
 
-def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int) -> Folded:
+def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int, memory: MemoryPolicy) -> Folded:
     bit = 1 << acted.slot
     before = row.acted.get(acted.action, 0)
     if before & bit:
@@ -227,7 +249,31 @@ def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int) -> Folded:
     lessons = (_view_lesson(row, acted.slot, acted.action, 1.0, 0.0, delay_ms),) if counts else ()
     bits = {**row.acted, acted.action: before | bit}
     row = replace(row, acted=bits, tallies=_with_lessons(row, acted.slot, lessons))
-    return Folded(_with_open(state, acted.request_id, row), lessons, "credited" if counts else "noted")
+    done = Folded(_with_open(state, acted.request_id, row), lessons, "credited" if counts else "noted")
+    liking = row.weighed.liking if row.weighed else ()
+    liked = [action for action in liking if row.acted.get(action, 0) & bit]
+    return _learn(done, row, lessons_of_like(row, acted.slot), memory) if liked == [acted.action] else done
+
+
+def _chosen(state: UserState, reaction: Organic, at_ms: int) -> tuple[LedgerRow | None, tuple[WeightLesson, ...]]:
+    """What an organic like says of the weights: of the user's last decision before it, if that considered the item."""
+    before = [row for row in state.ledger.values() if row.at_ms <= at_ms <= row.until_ms]
+    row = max(before, key=lambda row: row.at_ms, default=None)
+    if row is None or row.weighed is None or reaction.action not in row.weighed.liking:
+        return None, ()
+    return row, lessons_of_choice(row, reaction.item)
+
+
+def _learn(
+    done: Folded, row: LedgerRow | None, taught: tuple[WeightLesson, ...], memory: MemoryPolicy
+) -> Folded:
+    """The same with what a reaction says of the weights, to the user's own and to everybody's."""
+    if row is None or row.weighed is None or not taught:
+        return done
+    own = done.state.weights
+    for lesson in taught:
+        own = learned(own, lesson, memory.weights_half_life_ms, full=row.weighed.full)
+    return Folded(replace(done.state, weights=own), done.lessons + taught, done.outcome)
 
 
 def _view_lesson(
@@ -261,7 +307,7 @@ def _remember(state: UserState, reaction: Acted | Organic, at_ms: int, memory: M
     place = bisect(state.history, entry)
     before = state.history[:place]
     history = (*before, entry, *state.history[place:])[-memory.history_max :]
-    return Folded(replace(state, history=history), (ReactionLesson(entry.item, entry.action, before),), "organic")
+    return Folded(replace(state, history=history), (ReactionLesson(entry.item, entry.action, before, at_ms, len(before)),), "organic")
 
 
 def _wait(state: UserState, reaction: Seen | Acted, at_ms: int, memory: MemoryPolicy) -> Folded:

@@ -11,7 +11,9 @@ from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
 
-PoolKind = Literal["popular", "similar", "fresh", "external"]
+PoolKind = Literal[
+    "popular", "trending", "fresh", "similar", "successor", "affinity", "personal", "random", "external"
+]
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
@@ -23,7 +25,21 @@ ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
 SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
+PERSONAL_POOLS_MAX = 16  # other pools whose ranks are features of a personal one
 Order = Literal["greedy", "spread", "rounded"]
+# Features of a candidate come in these groups; `engine.features` says which.
+GROUPS = (
+    "near",
+    "together",
+    "successors",
+    "embeddings",
+    "popularity",
+    "trends",
+    "starts",
+    "rate",
+    "affinity",
+    "pools",
+)
 
 
 class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -130,10 +146,12 @@ class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     top_max: int = 2000  # length of the top lists
     neighbours_max: int = 200  # length of an item's list of neighbours
     recent_likes: int = 10  # of a user: pairs are counted with these, and `similar` starts from these
+    recent_reactions: int = 20  # of a user: what is near in time, and what follows what, is counted with these
 
     def __post_init__(self) -> None:
         """Refuse lists of no length."""
-        _at_least_one(self, "every_records", "every_ms", "top_max", "neighbours_max", "recent_likes")
+        _at_least_one(self, "every_records", "every_ms", "top_max", "neighbours_max")
+        _at_least_one(self, "recent_likes", "recent_reactions")
 
 
 class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +162,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     half_life_slots: int = 400  # and after so many slots that its pool was given since
     session_half_life_ms: int = 1_800_000  # after which what a user just did counts half, in a session
     cohort_half_life_ms: int = 5_184_000_000  # after which what newcomers taught of the pools counts half
+    weights_half_life_ms: int = 5_184_000_000  # after which what a like said of a user's weights counts half
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
@@ -157,6 +176,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "half_life_slots",
             "session_half_life_ms",
             "cohort_half_life_ms",
+            "weights_half_life_ms",
             "history_max",
             "open_max",
             "waiting_max",
@@ -169,6 +189,49 @@ def _at_least_one(table: Struct, *names: str) -> None:
             raise ValueError(f"{name} must be at least 1")
 
 
+class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[weights]`: how a `personal` pool ranks what the others offer, and what it learns of every like."""
+
+    own: bool = True  # whether users have weights of their own beside the population's
+    strength: float = 300.0  # likes' worth of the population that a user's own weights are pulled to it by
+    ridge: float = 0.3  # precision of the population's weights before any data, around 0
+    population_half_life_ms: int = 7_776_000_000  # after which what a like said of everybody's weights counts half
+    temperature: float = 0.0  # times the variance of the draw of a user's weights; 0: their mean
+    seen_weight: float = 0.1  # of a view without a like, beside a like
+    remembered: int = 32  # candidates that a decision remembers with their features, to learn from
+    full_after_slots: int = 50  # of a user, after which correlations of the weights are kept too
+    depth: int = 40  # items that are taken of each source of candidates
+    without: tuple[str, ...] = ()  # groups of features that are left out
+
+    def __post_init__(self) -> None:
+        """Refuse numbers without a meaning."""
+        for name in ("strength", "ridge"):
+            if not SCALE_MIN <= getattr(self, name) <= SCALE_MAX:
+                raise ValueError(f"{name} must be from {SCALE_MIN} to {SCALE_MAX:.0e}")
+        for name, most in (("temperature", SCALE_MAX), ("seen_weight", 1.0)):
+            if not 0.0 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be from 0 to {most:g}")
+        _at_least_one(self, "population_half_life_ms", "remembered", "depth")
+        if self.full_after_slots < 0:
+            raise ValueError("full_after_slots must be at least 0")
+        unknown = sorted(set(self.without) - set(GROUPS))
+        if unknown:
+            raise ValueError(f"without names {unknown[0]!r}, which is none of {', '.join(GROUPS)}")
+
+
+class EmbeddingsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[embeddings]`: item vectors learned offline from everybody's reactions."""
+
+    every_reactions: int = 4000  # embedded: trained anew each so many reactions; 0: never
+    dimensions: int = 24
+
+    def __post_init__(self) -> None:
+        """Refuse vectors of no length."""
+        _at_least_one(self, "dimensions")
+        if self.every_reactions < 0:
+            raise ValueError("every_reactions must be at least 0")
+
+
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """The whole policy. A table that a file leaves out is as here; `pools` and `actions` are given whole."""
 
@@ -176,6 +239,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         default_factory=lambda: {
             "popular": PoolPolicy("popular", floor=0.1),
             "similar": PoolPolicy("similar", floor=0.1),
+            "personal": PoolPolicy("personal"),
             "fresh": PoolPolicy("fresh"),
         }
     )
@@ -183,6 +247,8 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     blend: BlendPolicy = BlendPolicy()
     population: PopulationPolicy = PopulationPolicy()
     memory: MemoryPolicy = MemoryPolicy()
+    weights: WeightsPolicy = WeightsPolicy()
+    embeddings: EmbeddingsPolicy = EmbeddingsPolicy()
 
     def __post_init__(self) -> None:
         """Refuse what could not make a feed."""
@@ -192,6 +258,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         for name in self.pools:
             if not POOL_NAME.fullmatch(name):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
+        personal = [name for name, pool in self.pools.items() if pool.kind == "personal"]
+        if len(personal) > 1:
+            raise ValueError(f"one pool at most is personal, not {' and '.join(personal)}: they would be the same")
+        if personal and len(self.pools) > 1 + PERSONAL_POOLS_MAX:
+            raise ValueError(f"a personal pool stands beside at most {PERSONAL_POOLS_MAX} others")
         self._check_guarantees()
         session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
         if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
@@ -223,6 +294,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def rewarded(self) -> dict[str, float]:
         """The actions that the bandit learns from, and their rewards."""
         return {name: action.reward for name, action in self.actions.items() if action.reward != 0}
+
+    @cached_property
+    def personal(self) -> str | None:
+        """The name of the personal pool, if there is one."""
+        return next((name for name, pool in self.pools.items() if pool.kind == "personal"), None)
 
     @cached_property
     def guarantees(self) -> bool:

@@ -11,11 +11,25 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from blending.blend import Lists, lists_of
-from blending.types import IntArray, ItemArray
+from blending.randomness import key_of
+from blending.sampling import uniforms_of
+from blending.types import FloatArray, IntArray, ItemArray
 from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
+from engine.feature_kernels import join_top
+from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
+from engine.personal import (
+    NO_PAST,
+    PAST_MAX,
+    Past,
+    Weighing,
+    affinity_of,
+    liked_affinity,
+    successors_of,
+    weigh,
+)
 from engine.policy import PoolKind
 from engine.population import Population
 from engine.state import UserState
@@ -24,11 +38,14 @@ from engine.state import UserState
 class Visitor(NamedTuple):
     """A user as the pools see them, in item numbers.
 
-    `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered.
+    `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered;
+    `past`: reactions of any kind; `key`: of what is random in this request.
     """
 
     recent: IntArray
     excluded: IntArray
+    past: Past = NO_PAST
+    key: np.uint64 = np.uint64(0)
 
 
 class Ranking(NamedTuple):
@@ -45,31 +62,32 @@ class Ranking(NamedTuple):
 class Pool(Protocol):
     """The port. `rank` returns at most `most` items, none twice and none excluded, by its input alone."""
 
-    def rank(self, visitor: Visitor, population: Population, most: int) -> Ranking:
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank this pool's items for a visitor."""
 
 
 class Popular:
     """What was liked most often."""
 
-    def rank(self, visitor: Visitor, population: Population, most: int) -> Ranking:
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by number of likes, older items first among equals."""
-        return Ranking(*first_allowed(population.popular, visitor.excluded, most))
+        return Ranking(*first_allowed(facts.population.popular, visitor.excluded, most))
 
 
 class Fresh:
     """What appeared last."""
 
-    def rank(self, visitor: Visitor, population: Population, most: int) -> Ranking:
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by first appearance, the newest first."""
-        return Ranking(*first_allowed(population.fresh, visitor.excluded, most))
+        return Ranking(*first_allowed(facts.population.fresh, visitor.excluded, most))
 
 
 class Similar:
     """What was liked together with what the user liked lately (item-item collaborative filtering)."""
 
-    def rank(self, visitor: Visitor, population: Population, most: int) -> Ranking:
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by the sum of cosines over the recent likes, older items first among equals."""
+        population = facts.population
         lists = [population.neighbours[item] for item in visitor.recent.tolist()]
         if not lists:
             return Ranking(np.zeros(0, np.int32), 0)
@@ -86,11 +104,67 @@ class Similar:
         )
 
 
-KINDS: Mapping[PoolKind, Pool] = {"popular": Popular(), "similar": Similar(), "fresh": Fresh()}
+class Trending:
+    """What was liked most of late: a like counts half after the half-life of `engine.item_tallies.TREND`."""
+
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+        """Rank by likes that fade."""
+        return _best(facts.population.statistics.fading[TREND], visitor, most)
+
+
+class Successor:
+    """What others reacted to right after what the user reacted to last."""
+
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+        """Rank by the sum over the latest reactions, the k-th for 1 / k."""
+        return _best(successors_of(visitor.past, facts.population), visitor, most)
+
+
+class Affinity:
+    """What has the attributes that the user likes more often than others do, and is liked by many."""
+
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+        """Rank by affinity times the logarithm of likes."""
+        return _best(liked_affinity(affinity_of(visitor.past, facts), facts.population), visitor, most)
+
+
+class Random:
+    """Any item: what tells how good the others are."""
+
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+        """Rank the catalogue by random bits of the request."""
+        bits = uniforms_of(visitor.key, 0, 1, facts.population.size)[0]
+        return _best(bits, visitor, most)
+
+
+def _best(scores: FloatArray, visitor: Visitor, most: int) -> Ranking:
+    """The `most` items with the largest scores above 0 that may be offered."""
+    barred = np.zeros(scores.size, np.uint8)
+    barred[visitor.excluded] = 1
+    best = np.empty(min(most, scores.size), np.int64)
+    filled = join_top(scores, best.size, barred, best, 0) if best.size else 0
+    passed = 0
+    if filled:
+        passed = int((scores[visitor.excluded] > scores[best[filled - 1]]).sum())
+    return Ranking(best[:filled].astype(np.int32), passed)
+
+
+KINDS: Mapping[PoolKind, Pool] = {
+    "popular": Popular(),
+    "trending": Trending(),
+    "fresh": Fresh(),
+    "similar": Similar(),
+    "successor": Successor(),
+    "affinity": Affinity(),
+    "random": Random(),
+}
 AS_NAMED: Mapping[str, Pool] = {}  # no pool is replaced
 
 
 NOBODY = Visitor(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+PERSONAL_FIRST = Ranking(np.zeros(0, np.int32), 0)  # stands where the personal pool's is to come
 
 
 class Gathered(NamedTuple):
@@ -105,9 +179,26 @@ class Gathered(NamedTuple):
     rankings: list[Ranking]
     lists: Lists  # the rankings as one table
     strangers: list[str]
+    weighing: Weighing | None = None  # of the personal pool, if the policy has one
 
 
-def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Visitor:
+def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
+    """A user's latest reactions to items of this population version, latest first, none twice."""
+    latest: dict[int, tuple[int, float]] = {}
+    for entry in reversed(state.history):
+        number = facts.population.number(entry.item)
+        if number is not None and number not in latest:
+            latest[number] = (at_ms - entry.at_ms, float(entry.action in facts.policy.likes))
+            if len(latest) == PAST_MAX:
+                break
+    table = np.array(list(latest.values()), np.float64).reshape(-1, 2)
+    ages, liked = np.maximum(table[:, 0], 0.0), table[:, 1].copy()
+    return Past(np.fromiter(latest, np.int64, len(latest)), ages, liked)
+
+
+def visitor_of(
+    state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()
+) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
     An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that
@@ -122,11 +213,17 @@ def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Vis
     return Visitor(
         np.array(recent, np.int64),
         np.unique(np.array([*(item for item, _ in known), *earlier], np.int64)),
+        past_of(state, facts, at_ms),
+        key_of(facts.policy.blend.seed, "pools", request.user, request.request_id),
     )
 
 
-def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
+def gather(
+    state: UserState, request: Request, facts: Facts, at_ms: int, replaced: Mapping[str, Pool] = AS_NAMED
+) -> Gathered:
     """Ask every pool of the policy for candidates, and take the request's own for the external ones.
+
+    `at_ms` is the log's time. The personal pool comes last: it ranks what the others list, beside its own sources.
 
     A page that continues the user's last feed is offered nothing that stands in that feed. Pools in `replaced` are
     asked in the place of the policy's own of that name, which is how a simulation breaks one.
@@ -143,21 +240,31 @@ def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[s
         )
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
-    shipped = {name: KINDS[pool.kind] for name, pool in policy.pools.items() if pool.kind != "external"}
+    shipped = {name: KINDS[pool.kind] for name, pool in policy.pools.items() if pool.kind in KINDS}
     asked = {**shipped, **replaced}
-    visitor = visitor_of(state, facts, shown) if asked else NOBODY
+    personal = None if policy.personal in asked else policy.personal
+    visitor = visitor_of(state, request, facts, at_ms, shown) if asked or personal else NOBODY
     strangers: dict[str, int] = {}
     rankings = []
     for name in policy.pools:
         if name in asked:
-            rankings.append(asked[name].rank(visitor, population, most))
+            rankings.append(asked[name].rank(visitor, facts, most))
+        elif name == personal:
+            rankings.append(PERSONAL_FIRST)
         else:
             brought = request.candidates.get(name)
             items = [item for item in dict.fromkeys(brought or ()) if item not in shown]
             left_out = len(set(brought or ())) - len(items)
             rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
+    weighing = None
+    if personal is not None:
+        others = [ranking.items for name, ranking in zip(policy.pools, rankings, strict=True) if name != personal]
+        names = request.user, request.request_id
+        weighing = weigh(visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names)
+        best = weighing.items[:most].astype(np.int32)
+        rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])
-    return Gathered(facts, visitor, rankings, lists, list(strangers))
+    return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
 
 
 def _numbers(items: list[str], population: Population, strangers: dict[str, int]) -> ItemArray:

@@ -5,7 +5,6 @@ Priors, item statistics and lists are read from a version only, so that a decisi
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
@@ -14,10 +13,13 @@ from blending.delay import Delay, prior_delay
 from blending.hierarchy import Prior, Tails, fitted, no_tails, shrunk
 from blending.returns import fitted_delta
 from blending.types import IntArray, ItemArray
+from engine.item_tallies import ItemStatistics, ItemTallies
+from engine.learning import PopulationWeights, WeightSums
 from engine.newcomers import Newcomers
 from engine.policy import Policy
 from engine.ranked_counts import RankedCounts
-from engine.state import Cell, CohortCell, Lesson, PriorLesson, ReactionLesson, Tally, ViewLesson
+from engine.relations import SUCCESSORS, UNITS, Neighbours, Relation, kernel_units
+from engine.state import Cell, CohortCell, Lesson, PriorLesson, ReactionLesson, Tally, ViewLesson, WeightLesson
 from engine.tallies import DelayTallies, RankTallies
 
 STRENGTH_SD = 1.5  # of the logarithm of how alike users are believed to be before any data
@@ -25,22 +27,14 @@ TAIL_VIEWS = 200  # of a user and pool: the first ones, which say how far users 
 COHORT_USERS = 10.0  # so many users like those of all cohorts stand beside a cohort's own
 
 
-class Neighbours(NamedTuple):
-    """The items most often liked with one item: `items` int32 and `counts`, both sorted by count."""
-
-    items: ItemArray
-    counts: IntArray
-
-
-NO_NEIGHBOURS = Neighbours(np.zeros(0, np.int32), np.zeros(0, np.int64))
-
-
 class Population(Struct, frozen=True):
     """One version: the fit of `records` log records.
 
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
-    item numbers, best first; `neighbours` has an entry per item. `newcomers` is the evidence of all users' first
+    item numbers, best first; `neighbours`, `near` and `successors` have an entry per item (`engine.relations`), and so
+    have the columns of `statistics`; `weights` are those of the personal pool, None before it has learned anything.
+    `newcomers` is the evidence of all users' first
     slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
     are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has
     an entry per rewarded action.
@@ -55,6 +49,10 @@ class Population(Struct, frozen=True):
     popular: ItemArray
     fresh: ItemArray
     neighbours: list[Neighbours]
+    near: list[Neighbours]
+    successors: list[Neighbours]
+    statistics: ItemStatistics
+    weights: PopulationWeights | None
     at_ms: int
     newcomers: Mapping[CohortCell, Tally]
     strengths: Mapping[CohortCell, float]
@@ -81,8 +79,10 @@ class Sums:
         self.first_ms: list[int] = []  # by item: when it first appeared
         self.number_of: dict[str, int] = {}
         self.likes = RankedCounts()  # one row
-        self.pairs = RankedCounts()  # a row per item
-        self.changed: dict[int, int] = {}  # row of `pairs` -> the record that changed it last, oldest first
+        self.together, self.near, self.successors = Relation(), Relation(), Relation()
+        self.tallies = ItemTallies()
+        self.weights = WeightSums()
+        self.reactions = 0  # how many have been absorbed
 
     def absorb(self, lessons: Iterable[Lesson], at_ms: int, policy: Policy) -> None:
         """Add what one log record, of this log time, taught."""
@@ -93,6 +93,8 @@ class Sums:
             elif isinstance(lesson, PriorLesson):
                 self.newcomers_of(lesson.cell, lesson.at_ms, policy).add(lesson)
                 self.newcomers_changed = (self.records, self.at_ms)
+            elif isinstance(lesson, WeightLesson):
+                self.weights.add(lesson, policy.weights.population_half_life_ms)
             else:
                 self._absorb_reaction(lesson, policy)
         self.records += 1
@@ -116,7 +118,11 @@ class Sums:
 
     def _absorb_reaction(self, lesson: ReactionLesson, policy: Policy) -> None:
         item = self._number(lesson.item)
-        if lesson.action not in policy.likes:
+        liking = lesson.action in policy.likes
+        self.reactions += 1
+        self.tallies.react(item, liked=liking, earlier=lesson.earlier, at_ms=lesson.at_ms)
+        self._relate(item, lesson, policy.population.recent_reactions)
+        if not liking:
             return
         self.likes.bump(np.zeros(1, np.int64), np.array([item], np.int64))
         liked = (self._number(entry.item) for entry in reversed(lesson.before) if entry.action in policy.likes)
@@ -124,10 +130,25 @@ class Sums:
         partners.pop(item, None)
         others = np.fromiter(partners, np.int64)
         itself = np.full(others.size, item, np.int64)
-        self.pairs.bump(np.concatenate([itself, others]), np.concatenate([others, itself]))
-        for row in (item, *partners):
-            self.changed.pop(row, None)
-            self.changed[row] = self.records
+        rows, columns = np.concatenate([itself, others]), np.concatenate([others, itself])
+        self.together.add(rows, columns, None, self.records)
+
+    def _relate(self, item: int, lesson: ReactionLesson, most: int) -> None:
+        """Count what this item came near to in time, and what it followed."""
+        ages: dict[int, int] = {}  # item number -> ms since its latest reaction, latest first
+        for entry in reversed(lesson.before[-most:]):
+            ages.setdefault(self._number(entry.item), lesson.at_ms - entry.at_ms)
+        ages.pop(item, None)
+        others = np.fromiter(ages, np.int64, len(ages))
+        itself = np.full(others.size, item, np.int64)
+        units = kernel_units(np.fromiter(ages.values(), np.float64, len(ages)))
+        rows, columns = np.concatenate([itself, others]), np.concatenate([others, itself])
+        self.near.add(rows, columns, np.concatenate([units, units]), self.records)
+        followed = others[:SUCCESSORS]
+        lagged = np.maximum(units[:SUCCESSORS] // np.arange(1, followed.size + 1), 1)
+        self.successors.add(followed, itself[:SUCCESSORS], lagged, self.records)
+        for other, amount in zip(followed.tolist(), lagged.tolist(), strict=True):
+            self.tallies.follow(other, amount / UNITS)
 
     def _number(self, item: str) -> int:
         number = self.number_of.setdefault(item, len(self.items))
@@ -148,6 +169,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
     items, counts = sums.likes.top(0, size)
     likes = np.zeros(size, np.int64)
     likes[items] = counts
+    most, since = settings.neighbours_max, previous.records if previous else None
     return Population(
         version=sums.records // settings.every_records,
         records=sums.records,
@@ -157,23 +179,17 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         likes=likes,
         popular=items[: settings.top_max],
         fresh=np.arange(size - 1, max(size - 1 - settings.top_max, -1), -1, dtype=np.int32),
-        neighbours=_neighbours(sums, settings.neighbours_max, previous),
+        neighbours=sums.together.lists(size, most, previous.neighbours if previous else (), since),
+        near=sums.near.lists(size, most, previous.near if previous else (), since),
+        successors=sums.successors.lists(size, most, previous.successors if previous else (), since),
+        statistics=sums.tallies.at(size, sums.at_ms),
+        weights=sums.weights.at(sums.at_ms, policy.weights) if policy.personal else None,
         at_ms=sums.at_ms,
         newcomers={cell: newcomers.at(sums.at_ms) for cell, newcomers in sums.newcomers.items()},
         strengths=_strengths(sums, policy, previous),
         delta=_delta(sums, policy),
         delays=_delays(sums, policy),
     )
-
-
-def _neighbours(sums: Sums, most: int, previous: Population | None) -> list[Neighbours]:
-    known = previous.neighbours if previous else []
-    neighbours = known + [NO_NEIGHBOURS] * (len(sums.items) - len(known))
-    for row, record in reversed(sums.changed.items()):
-        if previous and record < previous.records:
-            break
-        neighbours[row] = Neighbours(*sums.pairs.top(row, most))
-    return neighbours
 
 
 def _strengths(sums: Sums, policy: Policy, previous: Population | None) -> Mapping[CohortCell, float]:

@@ -10,9 +10,15 @@ FIRST_CAPACITY = 4  # entries of a new row; a full row moves to the end of the s
 
 @compiled
 def _bump(
-    start: IntArray, length: IntArray, items: ItemArray, counts: IntArray, rows: IntArray, columns: IntArray
+    start: IntArray,
+    length: IntArray,
+    items: ItemArray,
+    counts: IntArray,
+    rows: IntArray,
+    columns: IntArray,
+    amounts: IntArray,
 ) -> None:
-    """Add one to the counter of columns[k] in rows[k]; every row has room for one more entry.
+    """Add amounts[k] > 0 to the counter of columns[k] in rows[k]; every row has room for one more entry.
 
     An entry moves forward past those it now precedes: a row is sorted by (count down, item up), so equal sums
     give equal rows, whatever the order of the additions.
@@ -22,7 +28,7 @@ def _bump(
         at = first
         while at < first + size and items[at] != item:
             at += 1
-        count = np.int64(1)
+        count = amounts[k]
         if at < first + size:
             count += counts[at]
         else:
@@ -63,10 +69,12 @@ class RankedCounts:
         made._end = counts.size
         return made
 
-    def bump(self, rows: IntArray, columns: IntArray) -> None:
-        """Add one to each counter (rows[k], columns[k])."""
+    def bump(self, rows: IntArray, columns: IntArray, amounts: IntArray | None = None) -> None:
+        """Add amounts[k] > 0, or one, to each counter (rows[k], columns[k])."""
         self._make_room(rows)
-        _bump(self._start, self._length, self._items, self._counts, rows, columns)
+        if amounts is None:
+            amounts = np.ones(rows.size, np.int64)
+        _bump(self._start, self._length, self._items, self._counts, rows, columns, amounts)
 
     def top(self, row: int, most: int) -> tuple[ItemArray, IntArray]:
         """Copies of the `most` largest entries of a row: items and their counts, largest first."""

@@ -20,6 +20,7 @@ from engine.evidence import NOTHING, evidence_at, session_at
 from engine.facts import Facts, cohort_of
 from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
+from engine.considered import considered_of
 from engine.pools import Gathered
 from engine.priors import mixed_chance, prior_for
 from engine.state import Cell, Cursor, Tally, UserState
@@ -115,6 +116,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
             made, page, rules.order, wanted.required.tolist(), fallen(made, rules, gathered.lists)
         ),
         slot_offers=offering(*gathered.lists, made.placed).tolist(),
+        considered=considered_of(gathered, made, state, policy),
     )
 
 

@@ -1,7 +1,7 @@
 """What is remembered of one user: evidence per pool and action, open decisions, and the reactions made."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -52,6 +52,32 @@ class Taught(Struct, frozen=True, gc=False, array_like=True):
     landmark_ms: int
 
 
+class Weighed(Struct, frozen=True, gc=False, array_like=True):
+    """The candidates of a decision that it remembers with their features, to learn from likes.
+
+    `x` are the features as they were served, float16 of shape (items, features), and `etas` the scores; `layout` is
+    what the features are (`engine.features.Layout`). `liking` are the actions that are likes; a view without one
+    counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
+    """
+
+    layout: str
+    items: tuple[str, ...]
+    x: bytes
+    etas: tuple[float, ...]
+    liking: tuple[str, ...]
+    seen_weight: float
+    full: bool
+
+
+class UserWeights(Struct, frozen=True, gc=False, array_like=True):
+    """A user's own sums (`engine.weights.Sums`) as float64 bytes, each term weighted forward from a landmark."""
+
+    layout: str
+    landmark_ms: int
+    precision: bytes
+    moment: bytes
+
+
 class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     """An open decision: what stood in each slot, and what is known of it so far.
 
@@ -75,6 +101,7 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     newcomer: bool
     cohort: str
     levels: tuple[float, ...]
+    weighed: Weighed | None = None
     seen: int = 0
     acted: Mapping[str, int] = {}
     tallies: Mapping[str, tuple[Tally, ...]] = {}
@@ -130,7 +157,8 @@ class UserState(Struct, frozen=True, gc=False, kw_only=True):
 
     `closed` is the evidence of closed decisions by (pool, action); `ledger` holds the open ones by request id,
     oldest first; `history` is sorted; `served` counts the slots of all decisions by pool; `taught` is
-    what the population's evidence of newcomers holds of this user; `cursor` is where the last feed ended.
+    what the population's evidence of newcomers holds of this user; `cursor` is where the last feed ended;
+    `weights` are the user's own.
     """
 
     closed: Mapping[Cell, ClosedTally] = {}
@@ -140,6 +168,7 @@ class UserState(Struct, frozen=True, gc=False, kw_only=True):
     served: Mapping[str, int] = {}
     taught: Mapping[CohortCell, Taught] = {}
     cursor: Cursor | None = None
+    weights: UserWeights | None = None
 
 
 class ViewLesson(Struct, frozen=True, gc=False, array_like=True, tag="view"):
@@ -172,11 +201,32 @@ class PriorLesson(Struct, frozen=True, gc=False, array_like=True, tag="prior"):
 
 
 class ReactionLesson(Struct, frozen=True, gc=False, array_like=True, tag="reaction"):
-    """What the population learns of an item: somebody whose earlier reactions are `before` did this with it."""
+    """What the population learns of an item: somebody whose earlier reactions are `before` did this with it.
+
+    `earlier` is how many those were; `before` may hold only the latest.
+    """
 
     item: str
     action: str
     before: tuple[Reacted, ...]
+    at_ms: int
+    earlier: int
 
 
-Lesson = ViewLesson | PriorLesson | ReactionLesson
+class WeightLesson(Struct, frozen=True, gc=False, array_like=True, tag="weight"):
+    """What a reaction says of the weights: `x` float16 (candidates, features) and their scores, as served.
+
+    A "choice" is of the candidate in place `chosen`; "seen" and "liked" are of one candidate, and say that it was
+    seen, and that it was liked; they count `weight`. `at_ms` is the decision's time.
+    """
+
+    kind: Literal["choice", "seen", "liked"]
+    layout: str
+    x: bytes
+    etas: tuple[float, ...]
+    chosen: int
+    weight: float
+    at_ms: int
+
+
+Lesson = ViewLesson | PriorLesson | ReactionLesson | WeightLesson

@@ -1,0 +1,38 @@
+"""What a decision remembers of the candidates that the personal pool ranked, so that likes can be learned from."""
+
+import numpy as np
+
+from blending.blend import Blend
+from engine.decision import Considered
+from engine.policy import Policy
+from engine.pools import Gathered
+from engine.state import UserState
+
+
+def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Policy) -> Considered | None:
+    """The candidates of the page's slots, then the best of the others, `[weights] remembered` in all."""
+    weighing = gathered.weighing
+    if weighing is None:
+        return None
+    settings, population = policy.weights, gathered.facts.population
+    placed = np.isin(weighing.items, gathered.lists.items[made.slot_pools, made.slot_ranks])
+    most = max(settings.remembered, int(placed.sum()))
+    kept = np.concatenate([np.flatnonzero(placed), np.flatnonzero(~placed)])[:most]
+    x = weighing.x[kept]
+    flag = weighing.layout.placed
+    x[:, flag] = placed[kept]
+    etas = weighing.etas[kept] + weighing.weights[flag] * x[:, flag]
+    return Considered(
+        layout=weighing.layout.key,
+        theta=gathered.facts.theta,
+        items=[
+            population.items[number]
+            if number < population.size
+            else gathered.strangers[number - population.size]
+            for number in weighing.items[kept].tolist()
+        ],
+        x=x.astype(np.float16).tobytes(),
+        etas=[float(f"{eta:.5g}") for eta in etas.tolist()],  # more digits are noise
+        seen_weight=settings.seen_weight,
+        full=sum(state.served.values()) >= settings.full_after_slots,
+    )

@@ -1,0 +1,185 @@
+"""f(x): what is known of each candidate of a request, as numbers in [-1, 1]; one definition to learn and to serve.
+
+Each is computed from a population version, the embeddings, the catalogue and the user's latest reactions; none from
+an item's id or its place in a file. What is missing is 0, and has a presence feature or a value below the least
+present one beside it. Parts are of the greatest among the candidates of the request, so no outlier of another
+request or item outside it is a scale.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+import numpy as np
+
+from blending.types import FloatArray, IntArray, ItemArray
+from engine.feature_kernels import log_of_greatest, of_greatest
+from engine.policy import Policy
+
+# name -> its group, which `[weights] without` may leave out; the order is that of the features
+BASES = {
+    "near": "near",
+    "near_log": "near",
+    "together_log": "together",
+    "successor_log": "successors",
+    "last_near_log": "near",
+    "embedding": "embeddings",
+    "recent_embedding": "embeddings",
+    "recent_embedding_log": "embeddings",
+    "popularity": "popularity",
+    "trend": "trends",
+    "trend_log": "trends",
+    "fast_log": "trends",
+    "faster_log": "trends",
+    "starts": "starts",
+    "starts_log": "starts",
+    "rate": "rate",
+    "affinity": "affinity",
+    "affinity_popularity": "affinity",
+}
+# What a feature counts for depends on what is known of the user: these stand a second time, times a gate.
+GATED = {
+    "history": ("near", "near_log", "together_log", "popularity", "rate", "recent_embedding"),
+    "fresh": ("near", "near_log", "successor_log", "popularity", "recent_embedding"),
+    "nobody": ("starts", "starts_log", "fast_log", "rate", "trend_log"),
+    "early": ("near_log", "last_near_log", "popularity", "fast_log", "successor_log"),
+}
+PRESENCE = ("reacted_to", "described")  # somebody has reacted to the item; it has attributes
+ALWAYS = ("bias", "placed")  # `placed` is 0 when candidates are ranked, and 1 of what the feed then held
+HISTORY_FULL = 20.0  # reactions at which the gate `history` is 1
+FRESH_MS = 60_000.0  # since the last reaction, at which the gate `fresh` is half
+EARLY = 6.0  # reactions after which the gate `early` is 1 / e
+
+
+class Layout(NamedTuple):
+    """What the features of a policy are: `names` and `groups` (d,), and a `key` of both that goes with sums."""
+
+    names: tuple[str, ...]
+    kept: FloatArray
+    key: str
+
+    @property
+    def placed(self) -> int:
+        """Where the feature `placed` stands."""
+        return self.names.index("placed")
+
+
+class Raw(NamedTuple):
+    """What features are made of: an entry per item of the population in each column, float64.
+
+    `past` is how many of the user's reactions are known, `since_ms` how long ago the last one was. `described`,
+    uint8 (items,), marks items that have attributes; `ranks` has the list of each other pool.
+    """
+
+    near: FloatArray
+    last_near: FloatArray
+    together: FloatArray
+    successor: FloatArray
+    embedding: FloatArray
+    recent_embedding: FloatArray
+    likes: FloatArray
+    trend: FloatArray
+    fast: FloatArray
+    faster: FloatArray
+    starts: FloatArray
+    reactions: FloatArray
+    affinity: FloatArray
+    described: FloatArray
+    past: int
+    since_ms: float
+    ranks: Sequence[ItemArray]
+
+
+@cache
+def _layout(pools: tuple[str, ...], without: tuple[str, ...]) -> Layout:
+    groups = list(BASES.values())
+    names = list(BASES)
+    for gate, bases in GATED.items():
+        names += [f"{base} × {gate}" for base in bases]
+        groups += [BASES[base] for base in bases]
+    names += [*PRESENCE, *ALWAYS, *(f"rank in {pool}" for pool in pools)]
+    groups += ["", "", "", "", *["pools"] * len(pools)]
+    kept = np.array([float(group not in without) for group in groups])
+    key = blake2b("\0".join([*names, "", *without]).encode(), digest_size=6).hexdigest()
+    return Layout(tuple(names), kept, key)
+
+
+def layout_of(policy: Policy) -> Layout:
+    """What the features are under a policy: a rank for each of its pools but the personal one."""
+    others = tuple(name for name in policy.pools if name != policy.personal)
+    return _layout(others, policy.weights.without)
+
+
+def features_of(raw: Raw, candidates: IntArray, layout: Layout) -> FloatArray:
+    """f(x) of the candidates, item numbers (m,): (m, d) as they are served, rounded to float16.
+
+    Numbers beyond the population's are of items that it does not know: all that is known of them is their ranks.
+    """
+    known = candidates < raw.near.size
+    inside = candidates[known]
+    table = {name: np.zeros(candidates.size) for name in (*BASES, *PRESENCE)}
+    column = np.empty(inside.size)
+
+    def put(name: str, values: FloatArray, *, both: bool = False, log_only: bool = False) -> None:
+        of_greatest(values, inside, column)
+        if not log_only:
+            table[name][known] = column
+        if both or log_only:
+            logs = np.empty(inside.size)
+            log_of_greatest(column, logs)
+            table[name if log_only else f"{name}_log"][known] = logs
+
+    put("near", raw.near, both=True)
+    put("together_log", raw.together, log_only=True)
+    put("successor_log", raw.successor, log_only=True)
+    put("last_near_log", raw.last_near, log_only=True)
+    put("embedding", raw.embedding)
+    put("recent_embedding", raw.recent_embedding, both=True)
+    put("popularity", np.log1p(raw.likes))
+    put("trend_log", raw.trend, log_only=True)
+    put("trend", np.log1p(raw.trend))
+    put("fast_log", raw.fast, log_only=True)
+    put("faster_log", raw.faster, log_only=True)
+    put("starts", raw.starts, both=True)
+    table["rate"][known] = (raw.likes[inside] + 2.0) / (raw.reactions[inside] + 4.0)
+    table["affinity"][known] = raw.affinity[inside]
+    put("affinity_popularity", np.exp(raw.affinity) * np.log1p(raw.likes))
+    table["reacted_to"][known] = raw.reactions[inside] > 0.0
+    table["described"][known] = raw.described[inside]
+    gates = {
+        "history": min(raw.past, HISTORY_FULL) / HISTORY_FULL,
+        "fresh": 1.0 / (1.0 + max(raw.since_ms, 0.0) / FRESH_MS) if raw.past else 0.0,
+        "nobody": float(raw.past == 0),
+        "early": float(np.exp(-raw.past / EARLY)) if raw.past else 0.0,
+    }
+    x = np.empty((candidates.size, len(layout.names)))
+    at = 0
+    for name in BASES:
+        x[:, at] = table[name]
+        at += 1
+    for gate, bases in GATED.items():
+        for base in bases:
+            x[:, at] = gates[gate] * table[base]
+            at += 1
+    for name in PRESENCE:
+        x[:, at] = table[name]
+        at += 1
+    x[:, at : at + 2] = 1.0, 0.0
+    at += 2
+    for ranking in raw.ranks:
+        x[:, at] = _ranks(ranking, candidates)
+        at += 1
+    x *= layout.kept
+    return x.astype(np.float16).astype(np.float64)
+
+
+def _ranks(ranking: ItemArray, candidates: IntArray) -> FloatArray:
+    """1 / sqrt(1 + rank) of the candidates that a pool lists, 0 of the others."""
+    column = np.zeros(candidates.size)
+    if ranking.size:
+        order = np.argsort(ranking, kind="stable")
+        place = np.minimum(np.searchsorted(ranking[order], candidates), ranking.size - 1)
+        there = ranking[order][place] == candidates
+        column[there] = 1.0 / np.sqrt(1.0 + order[place][there])
+    return column

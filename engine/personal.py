@@ -1,0 +1,213 @@
+"""The personal pool: everything that any source offers, ranked by the user's weights over its features."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from blending.randomness import key_of
+from blending.sampling import normals
+from blending.types import FloatArray, IntArray, ItemArray
+from engine.facts import Facts
+from engine.feature_kernels import (
+    divide_by_power,
+    dot_all,
+    join_top,
+    mean_affinities,
+    spread_scores,
+    token_affinities,
+)
+from engine.features import Layout, Raw, features_of, layout_of
+from engine.item_tallies import FAST, FASTER, STARTS, TREND
+from engine.learning import PopulationWeights, no_weights
+from engine.population import Population
+from engine.relations import SUCCESSORS, Neighbours
+from engine.state import UserWeights
+from engine.weights import Weights, drawn, faded, no_sums, posterior, scores
+
+PAST_MAX = 50  # of a user's latest reactions, which features are made of
+NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of what is near
+NEAR_LEAST = 0.01  # and what it counts at least
+DISLIKED = 0.3  # of what it would count as a source, had it been liked
+RECENT_MS = 600_000.0  # after which a like counts half in the user's recent vector
+SURE, RECENT_SURE = 3.0, 1.0  # likes' worth of belief that the user is like everybody
+
+
+class Past(NamedTuple):
+    """A user's latest reactions to known items, latest first: numbers, ages in ms, and whether they were likes."""
+
+    items: IntArray
+    age_ms: FloatArray
+    liked: FloatArray
+
+
+NO_PAST = Past(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
+
+
+class Weighing(NamedTuple):
+    """All candidates that were ranked, best first: numbers (m,), features (m, d) as served, and scores (m,)."""
+
+    layout: Layout
+    items: IntArray
+    x: FloatArray
+    etas: FloatArray
+    weights: FloatArray
+
+
+def weigh(
+    past: Past,
+    own: UserWeights | None,
+    excluded: IntArray,
+    rankings: Sequence[ItemArray],
+    facts: Facts,
+    at_ms: int,
+    names: tuple[str, str],
+) -> Weighing:
+    """Rank what the sources and the other pools' `rankings` offer; `names` are the user's and the request's."""
+    policy, layout = facts.policy, layout_of(facts.policy)
+    raw = _raw(past, rankings, facts)
+    candidates = _candidates(raw, excluded, rankings, facts.population, policy.weights.depth)
+    x = features_of(raw, candidates, layout)
+    weights = weights_at(own, facts, layout, at_ms)
+    taken = weights.mean
+    if policy.weights.temperature > 0.0:
+        noise = normals(key_of(policy.blend.seed, "weights", *names), taken.size)
+        taken = drawn(weights, np.sqrt(policy.weights.temperature) * noise)
+    etas = scores(x, taken)
+    order = np.lexsort((candidates, -etas))
+    return Weighing(layout, candidates[order], np.ascontiguousarray(x[order]), etas[order], taken)
+
+
+def weights_at(own: UserWeights | None, facts: Facts, layout: Layout, at_ms: int) -> Weights:
+    """What a user's weights are believed to be: the population's, moved by what the user alone has shown."""
+    settings = facts.policy.weights
+    shared = facts.population.weights
+    if shared is None or shared.layout != layout.key:
+        shared = no_weights(layout.key, len(layout.names), settings)
+    if own is None or own.layout != layout.key or not settings.own:
+        return _without_own(shared)
+    sums = np.frombuffer(own.precision), np.frombuffer(own.moment)
+    scale = faded((at_ms - own.landmark_ms) / facts.policy.memory.weights_half_life_ms)
+    return posterior(shared.precision, shared.mean, *sums, scale=scale)
+
+
+def _without_own(shared: PopulationWeights) -> Weights:
+    return posterior(shared.precision, shared.mean, *no_sums(shared.mean.size))
+
+
+def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
+    population = facts.population
+    size, statistics = population.size, population.statistics
+    reactions = statistics.reactions
+    columns = np.zeros((5, size))
+    near, last_near, together, embedding, recent = columns
+    likes = population.likes.astype(np.float64)
+    recency = (1.0 / (1.0 + past.age_ms / NEAR_PROFILE_MS) + NEAR_LEAST) * np.where(past.liked > 0, 1.0, DISLIKED)
+    most = facts.policy.population.recent_reactions
+    sources = past.items[:most]
+    _spread(population.near, sources, recency[:most] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
+    divide_by_power(near, reactions, 0.4)
+    _spread(population.near, past.items[:1], np.ones(min(past.items.size, 1)), last_near)
+    divide_by_power(last_near, reactions, 0.4)
+    liked = past.items[past.liked > 0]
+    _spread(population.neighbours, liked, 1.0 / np.sqrt(np.maximum(likes[liked], 1.0)), together)
+    divide_by_power(together, likes, 0.5)
+    vectors = facts.vectors
+    if vectors is not None and liked.size:
+        theirs = vectors[liked]
+        lately = 1.0 / (1.0 + past.age_ms[past.liked > 0] / RECENT_MS)
+        dot_all(vectors, theirs.sum(axis=0) / (liked.size + SURE), embedding)
+        dot_all(vectors, lately @ theirs / (lately.sum() + RECENT_SURE), recent)
+    affinity = affinity_of(past, facts)
+    fading = statistics.fading
+    return Raw(
+        near,
+        last_near,
+        together,
+        successors_of(past, population),
+        embedding,
+        recent,
+        likes,
+        fading[TREND],
+        fading[FAST],
+        fading[FASTER],
+        fading[STARTS],
+        reactions,
+        affinity,
+        (np.diff(facts.tokens[0]) > 0).astype(np.float64),
+        past.items.size,
+        float(past.age_ms[0]) if past.items.size else 0.0,
+        rankings,
+    )
+
+
+def successors_of(past: Past, population: Population) -> FloatArray:
+    """How often each item, (items,), followed the user's latest, the k-th of which counts 1 / k."""
+    found = np.zeros(population.size)
+    followed = past.items[:SUCCESSORS]
+    lags = 1.0 / np.arange(1.0, followed.size + 1.0)
+    weights = lags / np.sqrt(population.statistics.followed[followed] + 1.0)
+    _spread(population.successors, followed, weights, found)
+    divide_by_power(found, population.statistics.reactions + 1.0, 0.4)
+    return found
+
+
+def affinity_of(past: Past, facts: Facts) -> FloatArray:
+    """How much more than others the user likes what each item's attributes say it is, (items,), in logarithms."""
+    population = facts.population
+    found = np.zeros(population.size)
+    starts, tokens = facts.tokens
+    if tokens.size and past.items.size:
+        rates = (population.likes[past.items] + 2.0) / (population.statistics.reactions[past.items] + 4.0)
+        own = [tokens[starts[item] : starts[item + 1]] for item in past.items.tolist()]
+        bounds = np.concatenate([[0], np.cumsum([part.size for part in own])]).astype(np.int64)
+        of_token = np.zeros(int(tokens.max()) + 1)
+        token_affinities(bounds, np.concatenate(own), past.liked, rates, of_token)
+        mean_affinities(starts, tokens, of_token, found)
+    return found
+
+
+def liked_affinity(affinity: FloatArray, population: Population) -> FloatArray:
+    """Affinity times the logarithm of likes, (items,), above 0 where anybody has liked the item."""
+    return np.exp(affinity) * np.log1p(population.likes.astype(np.float64))
+
+
+def _spread(lists: list[Neighbours], sources: IntArray, weights: FloatArray, scores: FloatArray) -> None:
+    """Add up what goes with the sources."""
+    rows = [lists[source] for source in sources.tolist()]
+    if rows:
+        spread_scores(
+            np.concatenate([row.items for row in rows]),
+            np.concatenate([row.counts for row in rows]),
+            np.array([row.items.size for row in rows], np.int64),
+            weights,
+            scores,
+        )
+
+
+def _candidates(
+    raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], population: Population, depth: int
+) -> IntArray:
+    """The union of what each source offers and the other pools list, in that order."""
+    half = max(depth // 2, 1)
+    sources = [
+        (raw.near, depth + half),
+        (raw.successor, depth),
+        (raw.together, depth),
+        (raw.recent_embedding, depth),
+        (raw.likes, half),
+        (raw.trend, half),
+        (raw.fast, half),
+        (raw.starts, half),
+        (liked_affinity(raw.affinity, population), half),
+    ]
+    barred = np.zeros(raw.near.size, np.uint8)
+    barred[excluded] = 1
+    union = np.empty(min(sum(most for _, most in sources), raw.near.size), np.int64)
+    filled = 0
+    for column, most in sources:
+        filled = join_top(np.ascontiguousarray(column), most, barred, union, filled)
+    listed = dict.fromkeys(union[:filled].tolist())
+    for ranking in rankings:
+        listed |= dict.fromkeys(ranking.tolist())
+    return np.fromiter(listed, np.int64, len(listed))
