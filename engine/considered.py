@@ -26,9 +26,7 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
         layout=weighing.layout.key,
         theta=gathered.facts.theta,
         items=[
-            population.items[number]
-            if number < population.size
-            else gathered.strangers[number - population.size]
+            population.items[number] if number < population.size else gathered.strangers[number - population.size]
             for number in weighing.items[kept].tolist()
         ],
         x=x.astype(np.float16).tobytes(),

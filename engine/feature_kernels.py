@@ -23,7 +23,7 @@ def spread_scores(
 
 @compiled
 def divide_by_power(scores: FloatArray, amounts: FloatArray, power: float) -> None:
-    """scores /= max(amounts, 1) ** power, where a score is not 0."""
+    """Scores /= max(amounts, 1) ** power, where a score is not 0."""
     for item in range(scores.size):
         if scores[item] != 0.0:
             scores[item] /= max(amounts[item], 1.0) ** power

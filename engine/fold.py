@@ -264,9 +264,7 @@ def _chosen(state: UserState, reaction: Organic, at_ms: int) -> tuple[LedgerRow 
     return row, lessons_of_choice(row, reaction.item)
 
 
-def _learn(
-    done: Folded, row: LedgerRow | None, taught: tuple[WeightLesson, ...], memory: MemoryPolicy
-) -> Folded:
+def _learn(done: Folded, row: LedgerRow | None, taught: tuple[WeightLesson, ...], memory: MemoryPolicy) -> Folded:
     """The same with what a reaction says of the weights, to the user's own and to everybody's."""
     if row is None or row.weighed is None or not taught:
         return done
@@ -307,7 +305,11 @@ def _remember(state: UserState, reaction: Acted | Organic, at_ms: int, memory: M
     place = bisect(state.history, entry)
     before = state.history[:place]
     history = (*before, entry, *state.history[place:])[-memory.history_max :]
-    return Folded(replace(state, history=history), (ReactionLesson(entry.item, entry.action, before, at_ms, len(before)),), "organic")
+    return Folded(
+        replace(state, history=history),
+        (ReactionLesson(entry.item, entry.action, before, at_ms, len(before)),),
+        "organic",
+    )
 
 
 def _wait(state: UserState, reaction: Seen | Acted, at_ms: int, memory: MemoryPolicy) -> Folded:

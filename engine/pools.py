@@ -196,9 +196,7 @@ def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
     return Past(np.fromiter(latest, np.int64, len(latest)), ages, liked)
 
 
-def visitor_of(
-    state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()
-) -> Visitor:
+def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
     An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that

@@ -13,6 +13,7 @@ from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray
+from engine.considered import considered_of
 from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
 from engine.errors import InputError
 from engine.events import SLOTS_MAX, Request
@@ -20,7 +21,6 @@ from engine.evidence import NOTHING, evidence_at, session_at
 from engine.facts import Facts, cohort_of
 from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
-from engine.considered import considered_of
 from engine.pools import Gathered
 from engine.priors import mixed_chance, prior_for
 from engine.state import Cell, Cursor, Tally, UserState

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 from blending.randomness import key_of
 from blending.sampling import uniforms_of
 from blending.types import IntArray
+from engine.facts import Facts
 from engine.kernels import first_allowed
 from engine.pools import Ranking, Visitor
-from engine.population import Population
 from simulator.interactions import Interaction
 
 
@@ -29,9 +29,9 @@ class RandomPool(NamedTuple):
 
     key: np.uint64
 
-    def rank(self, visitor: Visitor, population: Population, most: int) -> Ranking:
+    def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank the whole catalogue at random."""
-        order = random_order(self.key, population.size).astype(np.int32)
+        order = random_order(self.key, facts.population.size).astype(np.int32)
         return Ranking(*first_allowed(order, visitor.excluded, most))
 
 

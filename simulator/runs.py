@@ -83,7 +83,7 @@ class Replay:
             return
         at_ms = self._asked_at(number)
         request = Request(request_id=str(number), user=row.user, slots=self.plan.slots, ts_ms=at_ms)
-        gathered = self.runner.gather(request, self._replaced(number, request))
+        gathered = self.runner.gather(request, at_ms, self._replaced(number, request))
         population = self.runner.facts.population
         size, item = population.size, population.number(row.item)
         decision = self.runner.serve(request, gathered, at_ms)
@@ -107,7 +107,7 @@ class Replay:
         return {broken.pool: RandomPool(key)}
 
     def _organic(self, number: int, row: Interaction) -> None:
-        event = Organic(event_id=f"{number}", user=row.user, item=row.item, action=row.action, ts_ms=row.at_ms)
+        event = Organic(event_id=f"{number:09d}", user=row.user, item=row.item, action=row.action, ts_ms=row.at_ms)
         self.runner.react(event, row.at_ms)
 
     def _react(self, number: int, row: Interaction, decision: Decision) -> None:
@@ -115,7 +115,7 @@ class Replay:
         request = decision.request
         for slot, item in enumerate(decision.slot_items):
             seen = Seen(
-                event_id=f"{number}-{slot}",
+                event_id=f"{number:09d}-{slot}",
                 user=row.user,
                 request_id=request.request_id,
                 slot=slot,
@@ -128,7 +128,7 @@ class Replay:
             self._organic(number, row)
         else:
             acted = Acted(
-                event_id=f"{number}",
+                event_id=f"{number:09d}",
                 user=row.user,
                 request_id=request.request_id,
                 slot=slot_of_row,

@@ -57,9 +57,9 @@ class EmbeddedRunner:
             self._facts = Facts(policy, fit(self.sums, policy, self._facts.population))
         return self._facts
 
-    def gather(self, request: Request, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
+    def gather(self, request: Request, at_ms: int, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
         """Ask the pools for the candidates of a request, and others in the place of those `replaced`."""
-        return gather(self.state(request.user), request, self.facts, replaced)
+        return gather(self.state(request.user), request, self.facts, at_ms, replaced)
 
     def serve(self, request: Request, gathered: Gathered, at_ms: int) -> Decision:
         """Answer a request, and fold the decision into its user's state.

@@ -77,9 +77,9 @@ def warm_up(facts: Facts) -> None:
     """Compile or load everything that answering needs, before somebody waits for it."""
     pools = {name: ["item"] for name, pool in facts.policy.pools.items() if pool.kind == "external"}
     request = Request(request_id="warm-up", user="nobody", slots=1, candidates=pools)
-    decision = serve(NEWCOMER, request, gather(NEWCOMER, request, facts), 0)
+    decision = serve(NEWCOMER, request, gather(NEWCOMER, request, facts, 0), 0)
     adopted = fold(NEWCOMER, decision, 0, facts.policy.memory)
-    serve(adopted.state, request, gather(adopted.state, request, facts), 1)
+    serve(adopted.state, request, gather(adopted.state, request, facts, 1), 1)
 
 
 class Partition:
@@ -149,7 +149,7 @@ class Partition:
                     f"already, so it cannot have one of {request.slots}"
                 )
             state = self.state(request.user)
-            decision = serve(state, request, gather(state, request, facts), record.at_ms)
+            decision = serve(state, request, gather(state, request, facts, record.at_ms), record.at_ms)
         except InputError as error:
             return self.dead_letter("requests", record, error)
         self._fold_decision(decision)

@@ -46,7 +46,7 @@ def _decide(runner: EmbeddedRunner, line: Line) -> Decision:
     if not isinstance(line.value, Request):
         raise InputError(f"{line.place}: a decision stands among the inputs")
     try:
-        return runner.serve(line.value, runner.gather(line.value), line.at_ms)
+        return runner.serve(line.value, runner.gather(line.value, line.at_ms), line.at_ms)
     except InputError as error:
         raise InputError(f"{line.place}: {error}") from error
 
