@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 from msgspec import Struct
 
-from blending.types import FloatArray
+from blending.types import FloatArray, IntArray
+from engine.catalogue import EMPTY, Catalogue
 from engine.policy import NEW, Policy
 from engine.population import Population
 from engine.state import Tally
@@ -29,6 +30,12 @@ class Facts(Struct, frozen=True, dict=True):
 
     policy: Policy
     population: Population
+    catalogue: Catalogue = EMPTY
+
+    def barred(self, at_ms: int) -> IntArray:
+        """The numbers of items that may not be shown at this time, int64, sorted."""
+        numbers, from_ms = self._restricted
+        return numbers[from_ms > at_ms]
 
     @cached_property
     def places(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
@@ -57,6 +64,13 @@ class Facts(Struct, frozen=True, dict=True):
         for cell, strength in self.population.strengths.items():
             self._put(table, cell, strength)
         return table[:, 0]
+
+    @cached_property
+    def _restricted(self) -> IntArray:
+        """Numbers of the items that may not be shown at any time, sorted, and from when they may; shape (2, items)."""
+        numbered = [(self.population.number(item), at) for item, at in self.catalogue.restricted.items()]
+        known = sorted((number, from_ms) for number, from_ms in numbered if number is not None)
+        return np.array(known, np.int64).reshape(-1, 2).T
 
     def _put(self, table: FloatArray, cell: tuple[str, str, str], value: Tally | float) -> None:
         """Put a value into its cell, if the policy has it."""

@@ -107,11 +107,11 @@ class Gathered(NamedTuple):
     strangers: list[str]
 
 
-def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Visitor:
+def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = (), at_ms: int = 0) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
-    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that
-    this version does not know cannot be.
+    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`, nor one that
+    the catalogue bars at `at_ms`; one that this version does not know cannot be.
     """
     population, likes = facts.population, facts.policy.likes
     numbered = ((population.number(entry.item), entry.action) for entry in state.history)
@@ -119,17 +119,19 @@ def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Vis
     earlier = [item for item in map(population.number, shown) if item is not None]
     liked = dict.fromkeys(item for item, action in reversed(known) if action in likes)
     recent = list(islice(liked, facts.policy.population.recent_likes))
-    return Visitor(
-        np.array(recent, np.int64),
-        np.unique(np.array([*(item for item, _ in known), *earlier], np.int64)),
-    )
+    excluded = np.unique(np.array([*(item for item, _ in known), *earlier], np.int64))
+    barred = facts.barred(at_ms)
+    return Visitor(np.array(recent, np.int64), np.union1d(excluded, barred) if barred.size else excluded)
 
 
-def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
+def gather(
+    state: UserState, request: Request, facts: Facts, replaced: Mapping[str, Pool] = AS_NAMED, at_ms: int = 0
+) -> Gathered:
     """Ask every pool of the policy for candidates, and take the request's own for the external ones.
 
     A page that continues the user's last feed is offered nothing that stands in that feed. Pools in `replaced` are
-    asked in the place of the policy's own of that name, which is how a simulation breaks one.
+    asked in the place of the policy's own of that name, which is how a simulation breaks one. What the catalogue
+    bars at `at_ms`, the log's time, is offered by none; at 0 that is all that ever had to wait.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
     this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
@@ -145,7 +147,7 @@ def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[s
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
     shipped = {name: KINDS[pool.kind] for name, pool in policy.pools.items() if pool.kind != "external"}
     asked = {**shipped, **replaced}
-    visitor = visitor_of(state, facts, shown) if asked else NOBODY
+    visitor = visitor_of(state, facts, shown, at_ms) if asked else NOBODY
     strangers: dict[str, int] = {}
     rankings = []
     for name in policy.pools:
@@ -153,7 +155,8 @@ def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[s
             rankings.append(asked[name].rank(visitor, population, most))
         else:
             brought = request.candidates.get(name)
-            items = [item for item in dict.fromkeys(brought or ()) if item not in shown]
+            offered = (item for item in dict.fromkeys(brought or ()) if item not in shown)
+            items = [item for item in offered if not facts.catalogue.barred(item, at_ms)]
             left_out = len(set(brought or ())) - len(items)
             rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
     lists = lists_of([ranking.items for ranking in rankings])

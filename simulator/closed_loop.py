@@ -111,7 +111,7 @@ class FeedloomLife:
             candidates={pool: self._candidates(pool, feed) for pool in self._world.pools},
             ts_ms=at_ms,
         )
-        decision = self.runner.serve(request, self.runner.gather(request), at_ms)
+        decision = self.runner.serve(request, self.runner.gather(request, at_ms=at_ms), at_ms)
         self._digest.update(encode(decision) + b"\n")
         self.life.fed(number, feed, decision.slot_pools)
         self._react(number, feed, at_ms, request, decision.slot_items, decision.slot_pools)

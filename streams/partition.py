@@ -149,7 +149,7 @@ class Partition:
                     f"already, so it cannot have one of {request.slots}"
                 )
             state = self.state(request.user)
-            decision = serve(state, request, gather(state, request, facts), record.at_ms)
+            decision = serve(state, request, gather(state, request, facts, at_ms=record.at_ms), record.at_ms)
         except InputError as error:
             return self.dead_letter("requests", record, error)
         self._fold_decision(decision)
