@@ -22,8 +22,8 @@ NO_TOKENS: IntArray = np.zeros(0, np.int32)
 class Entry(NamedTuple):
     """An update of one item, None where it was removed.
 
-    `number` counts the updates of all items, `revision` those of this one; `tokens` are int32. `before` is the entry
-    that it took the place of, which versions from before speak of.
+    `number` counts the updates of all items, `revision` those of this one; `tokens` are int32. `before` is the
+    entry that it took the place of, which versions from before speak of.
     """
 
     number: int

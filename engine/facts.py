@@ -66,11 +66,12 @@ class Facts(Struct, frozen=True, dict=True):
         return table[:, 0]
 
     @cached_property
-    def _restricted(self) -> IntArray:
-        """Numbers of the items that may not be shown at any time, sorted, and from when they may; shape (2, items)."""
+    def _restricted(self) -> tuple[IntArray, IntArray]:
+        """Numbers of the items that may not be shown at any time, sorted, and from when they may."""
         numbered = [(self.population.number(item), at) for item, at in self.catalogue.restricted.items()]
         known = sorted((number, from_ms) for number, from_ms in numbered if number is not None)
-        return np.array(known, np.int64).reshape(-1, 2).T
+        table = np.array(known, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
 
     def _put(self, table: FloatArray, cell: tuple[str, str, str], value: Tally | float) -> None:
         """Put a value into its cell, if the policy has it."""

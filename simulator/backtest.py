@@ -45,8 +45,9 @@ def backtest(
     log: Log | None = None,
     progress: Progress = silent,
 ) -> Backtest:
-    """Replay `rows`, which are in the order of time, as planned; `items` are known before, `log` takes what the undisturbed run decides.
+    """Replay `rows`, which are in the order of time, as planned; `items` are known before the first.
 
+    `log` takes what is put into the undisturbed run and what it decides.
     Raises InputError when the log holds nothing to score or an action that the policy does not name, or where the
     plan does not go with the policy.
     """

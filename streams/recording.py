@@ -1,7 +1,8 @@
 """A recording: a folder with a file per topic, a JSON line per record, in the order of the log.
 
 Each line is an envelope like Kafka's own: `offset` (the position of the input in the one log of an embedded
-engine; a decision carries that of its request, an item that of the input it came before), `key`, `ts_ms` (the log's time) and `value`.
+engine; a decision carries that of its request, an item that of the input it came before), `key`, `ts_ms` (the log's
+time) and `value`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +19,12 @@ from engine.policy import Policy
 from streams.codec import Value, decode, decode_item, encode
 
 Topic = Literal["requests", "feedback", "feeds", "items", "propensities"]
-TOPICS: tuple[Topic, ...] = ("requests", "feedback", "feeds", "items")  # of a run; what is made of it may come later
+TOPICS: tuple[Topic, ...] = (
+    "requests",
+    "feedback",
+    "feeds",
+    "items",
+)  # of a run; what is made of it may come later
 
 
 class Envelope(Struct, frozen=True):
