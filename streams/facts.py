@@ -96,7 +96,7 @@ def take_items(catalogue: CatalogueWriter, records: Sequence[ConsumerRecord]) ->
         except InputError as error:
             errors.append(f"offset {record.offset}: {error}")
     if errors:
-        log.error("%d item updates are not used; the first of them, %s", len(errors), errors[0])
+        log.error("item updates left out: %d, of which the first at %s", len(errors), errors[0])
 
 
 def _take_item(catalogue: CatalogueWriter, key: bytes | None, value: bytes | None) -> None:
