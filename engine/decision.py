@@ -26,10 +26,10 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     feed, or one for each slot (`draws_of_slots`). `delays` are what views will be matured by; `served` is how many
     of the user's slots were this pool's before. `items` is the prefix of the pool's list that was read, `verdicts`
     a letter for each. `stock` says how many items it offered, `filtered` how many it left out because the user had
-    already reacted to them or earlier pages hold them, `intended` how many slots utilities alone would have given
-    it, `realised` how many it got. `before` are its items in earlier pages; `floor` and `cap` how many slots of
-    this one it had to get and could (null: all); `missing` says that it did not answer in time. What is left out is
-    0, null or false.
+    already reacted to them, earlier pages hold them or the catalogue bars them, `intended` how many slots utilities
+    alone would have given it, `realised` how many it got. `before` are its items in earlier pages; `floor` and
+    `cap` how many slots of this one it had to get and could (null: all); `missing` says that it did not answer in
+    time. What is left out is 0, null or false.
     """
 
     pool: str

@@ -7,6 +7,7 @@ import numpy as np
 from msgspec import Struct
 
 from blending.types import FloatArray, IntArray, ItemArray
+from engine.catalogue import EMPTY, Catalogue
 from engine.policy import NEW, Policy
 from engine.population import Population
 from engine.state import Tally
@@ -29,23 +30,14 @@ class Facts(Struct, frozen=True, dict=True):
 
     policy: Policy
     population: Population
-    embeddings: FloatArray | None = None
-    theta: int = 0
+    catalogue: Catalogue = EMPTY
+    embeddings: Embeddings | None = None
+    items: ItemTable = NO_ITEMS
 
-    @cached_property
-    def vectors(self) -> FloatArray | None:
-        """float64 (items, d): the vector of each item of this population version, None before any was trained."""
-        if self.embeddings is None:
-            return None
-        table = np.zeros((self.population.size, self.embeddings.shape[1]))
-        known = min(len(table), len(self.embeddings))
-        table[:known] = self.embeddings[:known]
-        return table
-
-    @cached_property
-    def tokens(self) -> tuple[IntArray, ItemArray]:
-        """The categories of all items of this version, one item's after another's, and where each item's begin."""
-        return np.zeros(self.population.size + 1, np.int64), np.zeros(0, np.int32)
+    def barred(self, at_ms: int) -> IntArray:
+        """The numbers of items that may not be shown at this time, int64, sorted."""
+        numbers, from_ms = self._restricted
+        return numbers[from_ms > at_ms]
 
     @cached_property
     def places(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
@@ -74,6 +66,14 @@ class Facts(Struct, frozen=True, dict=True):
         for cell, strength in self.population.strengths.items():
             self._put(table, cell, strength)
         return table[:, 0]
+
+    @cached_property
+    def _restricted(self) -> tuple[IntArray, IntArray]:
+        """Numbers of the items that may not be shown at any time, sorted, and from when they may."""
+        numbered = [(self.population.number(item), at) for item, at in self.catalogue.restricted.items()]
+        known = sorted((number, from_ms) for number, from_ms in numbered if number is not None)
+        table = np.array(known, np.int64).reshape(-1, 2)
+        return table[:, 0], table[:, 1]
 
     def _put(self, table: FloatArray, cell: tuple[str, str, str], value: Tally | float) -> None:
         """Put a value into its cell, if the policy has it."""

@@ -199,8 +199,8 @@ def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
 def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
-    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`; one that
-    this version does not know cannot be.
+    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`, nor one that
+    the catalogue bars at `at_ms`; one that this version does not know cannot be.
     """
     population, likes = facts.population, facts.policy.likes
     numbered = ((population.number(entry.item), entry.action) for entry in state.history)
@@ -208,9 +208,11 @@ def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, sho
     earlier = [item for item in map(population.number, shown) if item is not None]
     liked = dict.fromkeys(item for item, action in reversed(known) if action in likes)
     recent = list(islice(liked, facts.policy.population.recent_likes))
+    excluded = np.unique(np.array([*(item for item, _ in known), *earlier], np.int64))
+    barred = facts.barred(at_ms)
     return Visitor(
         np.array(recent, np.int64),
-        np.unique(np.array([*(item for item, _ in known), *earlier], np.int64)),
+        np.union1d(excluded, barred) if barred.size else excluded,
         past_of(state, facts, at_ms),
         key_of(facts.policy.blend.seed, "pools", request.user, request.request_id),
     )
@@ -224,7 +226,8 @@ def gather(
     `at_ms` is the log's time. The personal pool comes last: it ranks what the others list, beside its own sources.
 
     A page that continues the user's last feed is offered nothing that stands in that feed. Pools in `replaced` are
-    asked in the place of the policy's own of that name, which is how a simulation breaks one.
+    asked in the place of the policy's own of that name, which is how a simulation breaks one. What the catalogue
+    bars at `at_ms`, the log's time, is offered by none; at 0 that is all that ever had to wait.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
     this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
@@ -251,7 +254,8 @@ def gather(
             rankings.append(PERSONAL_FIRST)
         else:
             brought = request.candidates.get(name)
-            items = [item for item in dict.fromkeys(brought or ()) if item not in shown]
+            offered = (item for item in dict.fromkeys(brought or ()) if item not in shown)
+            items = [item for item in offered if not facts.catalogue.barred(item, at_ms)]
             left_out = len(set(brought or ())) - len(items)
             rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
     weighing = None

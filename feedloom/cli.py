@@ -18,7 +18,7 @@ from feedloom.bench import FULL, QUICK, benchmark, print_benchmark, rounds_of, s
 from feedloom.bench_rows import comparisons, missing_peers
 from feedloom.doctor import examine
 from feedloom.explain import explain
-from feedloom.interaction_log import read_items, read_log
+from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_items, read_log
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
 from feedloom.option_types import BreakType, DurationType
@@ -45,7 +45,12 @@ Options = dict[str, Any]
 Command = Callable[..., None]
 
 OPTIONS = [
-    click.option("--items", type=click.Path(path_type=Path), help="CSV with the column item and attributes."),
+    click.option(
+        "--items",
+        type=click.Path(path_type=Path),
+        help="CSV with the column item and attributes, which are known from the first row on; one with more than "
+        f"{CATEGORY_VALUES_MAX:,} values, such as a title, is no category and only for the report.",
+    ),
     click.option("--policy", type=click.Path(path_type=Path), help="TOML file; the defaults are in policy.toml."),
     click.option("--positive", metavar="'COLUMN OP VALUE'", help="Rows that ask for a feed, such as 'value>=4'."),
     click.option("--train-fraction", type=float, default=0.2, show_default=True, help="First part, not scored."),
@@ -126,7 +131,15 @@ def run_backtest(log: Path, dataset: str, options: Options) -> None:
         recording = stack.enter_context(Recording(options["record"], policy)) if options["record"] else None
         with progress_bar() as bar:
             progress = bar_of_each(bar, len(rows))
-            result = backtest(rows, policy, plan, dataset=dataset, log=recording, progress=progress)
+            result = backtest(
+                rows,
+                policy,
+                plan,
+                dataset=dataset,
+                items=item_updates(items),
+                log=recording,
+                progress=progress,
+            )
         titles = {item: " ".join(of["title"]) for item, of in items.items() if of.get("title")}
         warn(rows)
         show(result, titles, options["out"], as_json=options["as_json"])

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from io import StringIO
 from math import isfinite, isnan, nan
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.errors import InputError
-from engine.events import ID_LENGTH_MAX
+from engine.events import ID_LENGTH_MAX, ItemUpdate
 from simulator.interactions import NOT_POSITIVE, Interaction
 
 Cells = list[str]
@@ -21,6 +21,7 @@ LOG_COLUMNS = ("user", "item", "timestamp")
 EPOCH_MS_MIN = 1e11  # as seconds this is the year 5138, as milliseconds 1973
 AT_MS_END = 1e14  # the year 5138; beyond it stand micro- and nanoseconds since the epoch
 TIME_FORM = "give seconds or milliseconds since the epoch, or ISO 8601"
+CATEGORY_VALUES_MAX = 1000  # of an attribute; one with more, such as a title, is no category
 SHOWN_CHARACTERS = 60  # of a bad cell, in a message
 
 COMPARISONS: dict[str, Comparison] = {">=": ge, "<=": le, "==": eq, "!=": ne, ">": gt, "<": lt}
@@ -75,6 +76,8 @@ def read_items(path: Path) -> dict[str, dict[str, list[str]]]:
         item = cells[table.columns["item"]]
         if not item:
             raise _bad_line(path, line, "the item is empty; give it an id")
+        if len(item) > ID_LENGTH_MAX:
+            raise _bad_line(path, line, f"the item has {len(item)} characters; at most {ID_LENGTH_MAX} are taken")
         if item in items:
             raise _bad_line(path, line, f"item {_shown(item)} was given in line {line_of[item]}; keep one")
         line_of[item] = line
@@ -82,6 +85,24 @@ def read_items(path: Path) -> dict[str, dict[str, list[str]]]:
     if not items:
         raise InputError(f"{path} has a header but no rows: add one row for each item.")
     return items
+
+
+def item_updates(items: Mapping[str, Mapping[str, list[str]]]) -> list[ItemUpdate]:
+    """What `read_items` found as updates, with the attributes that say what kind of item it is.
+
+    An attribute of more than CATEGORY_VALUES_MAX different values tells items apart, and is left out.
+    """
+    values: dict[str, set[str]] = {}
+    for attributes in items.values():
+        for name, given in attributes.items():
+            values.setdefault(name, set()).update(given)
+    categories = {name for name, found in values.items() if len(found) <= CATEGORY_VALUES_MAX}
+    return [
+        ItemUpdate(
+            item=item, attributes={name: given for name, given in of.items() if given and name in categories}
+        )
+        for item, of in items.items()
+    ]
 
 
 def _values(cell: str) -> list[str]:

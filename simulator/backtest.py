@@ -12,6 +12,7 @@ from time import perf_counter
 from msgspec.structs import replace
 
 from engine.errors import InputError
+from engine.events import ItemUpdate
 from engine.facts import Facts
 from engine.policy import ActionPolicy, Policy
 from engine.priors import prior_for
@@ -40,11 +41,13 @@ def backtest(
     plan: ReplayPlan = UNDISTURBED,
     *,
     dataset: str,
+    items: Sequence[ItemUpdate] = (),
     log: Log | None = None,
     progress: Progress = silent,
 ) -> Backtest:
-    """Replay `rows`, which are in the order of time, as planned; `log` takes what the undisturbed run decides.
+    """Replay `rows`, which are in the order of time, as planned; `items` are known before the first.
 
+    `log` takes what is put into the undisturbed run and what it decides.
     Raises InputError when the log holds nothing to score or an action that the policy does not name, or where the
     plan does not go with the policy.
     """
@@ -58,11 +61,11 @@ def backtest(
         _check_rows(shuffled, plan)
     started = perf_counter()
     run = partial(replayed, plan=plan, progress=progress)
-    plain = run(Run("replaying", rows, policy, baselines(policy), log=log))
-    order_shuffled = _whole(run(Run("order shuffled", shuffled, policy))) if shuffled else None
-    broken = (
-        _broken(run(Run(f"{plan.broken.pool} broken", rows, policy, broken=plan.broken))) if plan.broken else None
-    )
+    plain = run(Run("replaying", rows, policy, baselines(policy), log=log, items=items))
+    order_shuffled = _whole(run(Run("order shuffled", shuffled, policy, items=items))) if shuffled else None
+    broken = None
+    if plan.broken:
+        broken = _broken(run(Run(f"{plan.broken.pool} broken", rows, policy, broken=plan.broken, items=items)))
     return Backtest(
         _summary(plain, dataset, perf_counter() - started, order_shuffled, broken),
         plain.board.timeline(),

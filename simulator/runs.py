@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from blending.randomness import key_of
 from engine.decision import Decision
-from engine.events import Acted, Organic, Request, Seen
+from engine.events import Acted, ItemUpdate, Organic, Request, Seen
 from engine.policy import Policy
 from engine.pools import AS_NAMED, Pool
 from simulator.baselines import Asked, Baseline
@@ -28,7 +28,7 @@ Progress = Callable[[str], Callable[[int], None]]  # told a run's name when it b
 
 
 class Run(NamedTuple):
-    """What is replayed: a log, a policy, whom it is compared with, and what breaks."""
+    """What is replayed: a log, a policy, whom it is compared with, what breaks, and what is known of items."""
 
     name: str
     rows: Sequence[Interaction]
@@ -36,6 +36,7 @@ class Run(NamedTuple):
     baselines: Mapping[str, Baseline] = {}
     broken: Break | None = None
     log: Log | None = None
+    items: Sequence[ItemUpdate] = ()
 
 
 def replayed(run: Run, plan: ReplayPlan, progress: Progress) -> "Replay":
@@ -53,10 +54,12 @@ class Replay:
     """The state of one run."""
 
     def __init__(self, run: Run, plan: ReplayPlan) -> None:
-        """Before the first row."""
+        """Before the first row, when all that is known of items is said."""
         self.run = run
         self.plan = plan
         self.runner = EmbeddedRunner(run.policy, run.log, plan.batch)
+        for update in run.items:
+            self.runner.put(update, run.rows[0].at_ms)
         requests = sum(row.positive for row in run.rows)
         self.board = Scoreboard([*run.baselines, FEEDLOOM], list(run.policy.pools), requests)
         self.feedloom_seconds = 0.0

@@ -81,9 +81,9 @@ def group_member(settings: Settings, listener: Rebalanced, topics: Sequence[str]
     return consumer
 
 
-async def whole_topic(settings: Settings, topic: str) -> tuple[Consumer, dict[Place, int]]:
-    """A reader of all of a topic, without a group, and where the topic ended when it began."""
-    consumer = _consumer(settings, settings.topic(topic))
+async def whole_topic(settings: Settings, *topics: str) -> tuple[Consumer, dict[Place, int]]:
+    """A reader of all of some topics, without a group, and where each of their partitions ended when it began."""
+    consumer = _consumer(settings, *map(settings.topic, topics))
     await consumer.start()
     return consumer, await consumer.end_offsets(list(consumer.assignment()))
 

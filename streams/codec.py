@@ -1,18 +1,19 @@
-"""Events, decisions and propensities as JSON bytes, both ways. Unreadable bytes are an InputError that says why."""
+"""What stands on topics as JSON bytes, both ways. Unreadable bytes are an InputError that says why."""
 
 import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Event, Organic, Request, Seen, Tick
+from engine.events import Acted, Event, ItemUpdate, Organic, Request, Seen, Tick
 from engine.propensity_record import PropensityRecord
 
-Value = Event | Decision | Tick | PropensityRecord
+Value = Event | Decision | Tick | PropensityRecord | ItemUpdate
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(
     Request | Seen | Acted | Organic | Tick | Decision | PropensityRecord
 )
+_item_decoder = msgspec.json.Decoder(ItemUpdate)
 
 
 def encode(value: Value) -> bytes:
@@ -21,8 +22,16 @@ def encode(value: Value) -> bytes:
 
 
 def decode(data: bytes) -> Value:
-    """Read any event or decision; its `kind` says which it is."""
+    """Read any event, decision or propensities; the `kind` says which it is."""
     try:
         return _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"not an event or decision: {error}") from error
+
+
+def decode_item(data: bytes) -> ItemUpdate:
+    """Read an item update, which has no `kind`: it stands on a topic of its own."""
+    try:
+        return _item_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"not an item: {error}") from error

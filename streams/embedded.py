@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from engine.catalogue import CatalogueWriter
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Reaction, Request, Seen
+from engine.events import ItemUpdate, Reaction, Request, Seen
 from engine.facts import Facts
 from engine.fold import Outcome, close_due, fold
 from engine.policy import Policy
@@ -21,6 +22,7 @@ from engine.state import Lesson, UserState
 from streams.recording import Entry, Topic
 
 NEWCOMER = UserState()
+ENDED = "a runner whose log refused a batch is at an end"
 
 
 class Log(Protocol):
@@ -38,6 +40,7 @@ class EmbeddedRunner:
         self.states: dict[str, UserState] = {}
         self.sums = Sums()
         self._facts = Facts(policy, fit(self.sums, policy))
+        self._catalogue = CatalogueWriter()
         self._log = log
         self._batch = batch
         self._ended = False
@@ -51,14 +54,24 @@ class EmbeddedRunner:
 
     @property
     def facts(self) -> Facts:
-        """What a request would see now: the policy, and the population version due at this position."""
-        policy = self._facts.policy
-        if self.sums.records // policy.population.every_records != self._facts.population.version:
-            self._facts = Facts(policy, fit(self.sums, policy, self._facts.population))
+        """What a request would see now: the policy, the population version due at this position, and all items."""
+        policy, population, catalogue = self._facts.policy, self._facts.population, self._catalogue.version()
+        if self.sums.records // policy.population.every_records != population.version:
+            population = fit(self.sums, policy, population)
+        if population is not self._facts.population or catalogue is not self._facts.catalogue:
+            self._facts = Facts(policy, population, catalogue)
         return self._facts
 
+    def put(self, update: ItemUpdate, at_ms: int) -> None:
+        """Take what is known of an item; the next request sees it."""
+        assert not self._ended, ENDED
+        if len(self._entries) >= self._batch:
+            self.commit()
+        self._entries.append(Entry("items", self.sums.records, update.item, at_ms, update))
+        self._catalogue.put(update, at_ms)
+
     def gather(self, request: Request, at_ms: int, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
-        """Ask the pools for the candidates of a request, and others in the place of those `replaced`."""
+        """Ask the pools for what they have at this time for a request, others in the place of those `replaced`."""
         return gather(self.state(request.user), request, self.facts, at_ms, replaced)
 
     def serve(self, request: Request, gathered: Gathered, at_ms: int) -> Decision:
@@ -103,7 +116,7 @@ class EmbeddedRunner:
         self._staged.clear()
 
     def _stage(self, topic: Topic, offset: int, at_ms: int, value: Request | Reaction) -> None:
-        assert not self._ended, "a runner whose log refused a batch is at an end"
+        assert not self._ended, ENDED
         if offset and offset % self._batch == 0:
             self.commit()
         self._entries.append(Entry(topic, offset, value.user, at_ms, value))

@@ -1,7 +1,8 @@
 """A recording: a folder with a file per topic, a JSON line per record, in the order of the log.
 
 Each line is an envelope like Kafka's own: `offset` (the position of the input in the one log of an embedded
-engine; a decision carries that of its request), `key`, `ts_ms` (the log's time) and `value`.
+engine; a decision carries that of its request, an item that of the input it came before), `key`, `ts_ms` (the log's
+time) and `value`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +16,15 @@ from msgspec import Raw, Struct
 
 from engine.errors import InputError
 from engine.policy import Policy
-from streams.codec import Value, decode, encode
+from streams.codec import Value, decode, decode_item, encode
 
-Topic = Literal["requests", "feedback", "feeds", "propensities"]
-TOPICS: tuple[Topic, ...] = ("requests", "feedback", "feeds")  # of a run; what is made of it may come later
+Topic = Literal["requests", "feedback", "feeds", "items", "propensities"]
+TOPICS: tuple[Topic, ...] = (
+    "requests",
+    "feedback",
+    "feeds",
+    "items",
+)  # of a run; what is made of it may come later
 
 
 class Envelope(Struct, frozen=True):
@@ -113,12 +119,12 @@ class Line(NamedTuple):
 
 def read_topic(folder: Path, topic: Topic) -> Iterator[Line]:
     """The records of one topic, in order. Raises InputError with file and line of an unreadable one."""
-    path = folder / f"{topic}.jsonl"
+    path, read = folder / f"{topic}.jsonl", decode_item if topic == "items" else decode
     with _readable(path), path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 envelope = msgspec.json.decode(line, type=Envelope)
-                yield Line(envelope.offset, envelope.ts_ms, decode(bytes(envelope.value)), f"{path}, line {number}")
+                yield Line(envelope.offset, envelope.ts_ms, read(bytes(envelope.value)), f"{path}, line {number}")
             except (msgspec.DecodeError, UnicodeDecodeError, InputError) as error:
                 raise InputError(f"{path}, line {number}: {error}") from error
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Organic, Reaction, Request, Seen
+from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
 from streams.codec import Value, encode
 from streams.embedded import EmbeddedRunner
-from streams.recording import Line, read_topic, recorded_policy
+from streams.recording import Line, Topic, read_topic, recorded_policy
 
 
 def replay(folder: Path, batch: int = 256) -> tuple[int, str | None]:
@@ -17,12 +17,16 @@ def replay(folder: Path, batch: int = 256) -> tuple[int, str | None]:
     Decisions are compared byte for byte.
     """
     runner = EmbeddedRunner(recorded_policy(folder), None, batch)
-    inputs = merge(read_topic(folder, "requests"), read_topic(folder, "feedback"), key=lambda line: line.offset)
+    topics: tuple[Topic, ...] = ("items", "requests", "feedback")  # an item came before the input of its offset
+    inputs = merge(*(read_topic(folder, topic) for topic in topics), key=lambda line: line.offset)
     recorded = read_topic(folder, "feeds")
     equal = 0
     for line in inputs:
         if isinstance(line.value, Seen | Acted | Organic):
             _react(runner, line.value, line)
+            continue
+        if isinstance(line.value, ItemUpdate):
+            runner.put(line.value, line.at_ms)
             continue
         made = _decide(runner, line)
         there = next(recorded, None)

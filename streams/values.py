@@ -10,7 +10,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import SCHEMA, Acted, ItemUpdate, Organic, Request, Seen, Tick
 from engine.propensity_record import PropensityRecord
-from streams.codec import Value, decode
+from streams.codec import Value, decode, decode_item
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: dict[str, type | UnionType] = {
@@ -20,8 +20,6 @@ TYPES: dict[str, type | UnionType] = {
     "propensities": PropensityRecord,
     "items": ItemUpdate,
 }
-
-_item_decoder = msgspec.json.Decoder(ItemUpdate)
 
 
 class Keyed(NamedTuple):
@@ -40,12 +38,10 @@ def keyed(topic: str, value: bytes) -> Keyed:
         raise InputError(
             f"values of topic {topic} have no type to be checked against: --raw sends them as they are"
         )
-    if topic == "items":
-        return Keyed(_decode_item(value).item, value)
-    read = decode(value)
+    read = decode_item(value) if topic == "items" else decode(value)
     if not isinstance(read, TYPES[topic]):
         raise InputError(f"a {read.__struct_config__.tag} does not belong on topic {topic}")
-    return Keyed(_user(read), value)
+    return Keyed(_key(read), value)
 
 
 def loosely_keyed(topic: str, value: bytes) -> Keyed:
@@ -74,15 +70,10 @@ def schema(topic: str) -> dict[str, Any]:
     return about | written[0] | {"$defs": definitions}
 
 
-def _decode_item(value: bytes) -> ItemUpdate:
-    try:
-        return _item_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"not an item: {error}") from error
-
-
-def _user(value: Value) -> str | None:
-    """Whom a value is about; None of a tick, which is about a partition."""
+def _key(value: Value) -> str | None:
+    """The user or item that a value is about; None of a tick, which is about a partition."""
     if isinstance(value, Tick):
         return None
+    if isinstance(value, ItemUpdate):
+        return value.item
     return value.request.user if isinstance(value, Decision) else value.user

@@ -8,6 +8,7 @@ import pytest
 
 from engine.decision import Decision
 from engine.errors import InputError
+from engine.events import ItemUpdate
 from engine.policy import BlendPolicy, Policy, PoolPolicy, PopulationPolicy
 from simulator.backtest import backtest, policy_of_logs
 from simulator.interactions import Interaction
@@ -117,6 +118,20 @@ def test_a_feed_is_made_at_the_time_of_the_row_before_and_reactions_come_at_the_
         at_ms = rows[int(line.value.event_id.split("-")[0])].at_ms
         assert line.at_ms == line.value.ts_ms == at_ms
     assert replay(folder) == (60, None)
+
+
+def test_items_are_put_before_the_first_row_at_its_time_and_barred_ones_are_not_offered(tmp_path: Path) -> None:
+    rows, policy = sessions(8, events=120), policy_of_logs(Policy())
+    items = [ItemUpdate(item="i3", blocked=True), ItemUpdate(item="i4", attributes={"genre": ["x"]})]
+    folder = tmp_path / "recording"
+    with Recording(folder, policy) as recording:
+        backtest(rows[20:], policy, dataset="d", items=items, log=recording)
+    found = [(line.offset, line.at_ms, line.value) for line in read_topic(folder, "items")]
+    assert found == [(0, 20_000, item) for item in items]
+    shown = {item for line in read_topic(folder, "feeds") for item in line.value.slot_items}
+    assert "i4" in shown
+    assert "i3" not in shown
+    assert replay(folder) == (100, None)
 
 
 class Decisions:

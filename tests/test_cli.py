@@ -223,7 +223,7 @@ def test_fresh_processes_give_the_same_digest_at_micro_batches_of_1_7_and_256(lo
 def test_a_recording_holds_the_topics_and_every_decision_of_it_is_rebuilt(log: Path) -> None:
     folder = log.parent / "a folder" / "recording"
     digest = json.loads(run("backtest", log, "--json", "--record", folder).stdout)["digest"]
-    topics = ["feedback.jsonl", "feeds.jsonl", "policy.jsonl", "requests.jsonl"]
+    topics = ["feedback.jsonl", "feeds.jsonl", "items.jsonl", "policy.jsonl", "requests.jsonl"]
     assert sorted(path.name for path in folder.iterdir()) == topics
     again = log.parent / "again"
     assert json.loads(run("backtest", log, "--json", "--record", again).stdout)["digest"] == digest

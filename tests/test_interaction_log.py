@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from feedloom.interaction_log import read_items, read_log
+from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_items, read_log
 from simulator.interactions import Interaction
 
 # Every example overwrites the one file of the test.
@@ -231,11 +231,22 @@ def test_an_item_has_the_values_between_the_bars_of_each_column(tmp_path: Path) 
     assert read_items(path) == {"7": {"title": ["Turning, The"], "genre": ["Drama", "War"]}, "8": heat}
 
 
+def test_an_attribute_with_too_many_values_is_no_category_of_items() -> None:
+    items = {str(n): {"title": [f"T{n}"], "genre": ["x", str(n % 7)], "empty": []} for n in range(1001)}
+    assert CATEGORY_VALUES_MAX == 1000
+    assert [(of.item, of.attributes) for of in item_updates(items)] == [
+        (str(n), {"genre": ["x", str(n % 7)]}) for n in range(1001)
+    ]
+    del items["0"]
+    assert item_updates(items)[0].attributes == {"title": ["T1"], "genre": ["x", "1"]}
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("item,genre\n7,War\n8,War\n7,Drama\n", "line 4: item '7' was given in line 2"),
         ("item,genre\n,War\n", "line 2: the item is empty"),
+        (f"item,genre\n{257 * 'i'},War\n", "line 2: the item has 257 characters; at most 256 are taken"),
         ("id,genre\n7,War\n", "line 1: no column 'item'"),
         ("item,genre\n", "no rows"),
     ],

@@ -119,6 +119,8 @@ def test_killed_anywhere_it_loses_nothing_and_doubles_nothing(product: Product) 
 def served(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory):
     """A product with a worker that runs through several tests."""
     made = Product(kafka, tmp_path_factory.mktemp("served"))
+    made.send("items", "b5", {"item": "b5", "blocked": True})
+    made.producer.flush()
     with made.worker() as process:
         made.process = process
         yield made
@@ -252,6 +254,30 @@ def test_feedback_shows_in_the_next_feed_and_in_the_population(served: Product) 
         return latest.population_version > 0 and first.slot_items[0] in part.items[: part.stock]
 
     wait_until(popular, served.log)
+
+
+def test_an_item_that_is_blocked_is_no_longer_served_and_one_that_is_removed_from_the_catalogue_is(
+    served: Product,
+) -> None:
+    """b5 was blocked before the worker began. All candidates of a and b fit into the feed."""
+
+    def missing() -> set[str]:
+        number = sum(record.key == b"reader" for record in served.read("requests"))
+        served.ask("reader", f"r{number}", 20)
+        decision = decisions(served, "reader", number + 1)[-1]
+        candidates = {f"{pool}{item}" for pool in "ab" for item in range(6)}
+        left_out = candidates - set(decision.slot_items)
+        assert sum(part.filtered for part in decision.pools[:2]) == len(left_out)
+        return left_out
+
+    assert missing() == {"b5"}
+    served.send_raw("items", b"a1", b'{"item":"a1","blocked":"perhaps"}')
+    served.send("items", "a0", {"item": "a0", "blocked": True})
+    wait_until(lambda: missing() == {"b5", "a0"}, served.log)
+    served.send_raw("items", b"b5", None)
+    wait_until(lambda: missing() == {"a0"}, served.log)
+    assert "item updates left out: 1, of which the first at offset" in served.log()
+    served.send_raw("items", b"a0", None)
 
 
 def test_both_lags_of_every_partition_are_published(served: Product) -> None:
