@@ -1,16 +1,16 @@
 """What an item's tokens say of its vector: a mixed model of token effects and what is its own.
 
 Item i of m tokens has theta_i = mu + x_i'B + u_i, where x_i is 1 / sqrt(m) at each of its tokens, u_i ~
-N(0, tau^2) and each effect in B ~ N(0, tau^2 / TOKEN_RIDGE), the same for all dimensions. What is observed of an item with n
-reactions is theta_i + N(0, tau^2 RELIABLE / n). With w_i = n / (n + RELIABLE) the posterior is
+N(0, tau^2) and each effect in B ~ N(0, tau^2 / TOKEN_RIDGE), the same for all dimensions. What is observed of an
+item with n reactions is theta_i + N(0, tau^2 RELIABLE / n). With w_i = n / (n + RELIABLE) the posterior is
 
     B = C X'W (y - mu), C = (X'WX + TOKEN_RIDGE I)^-1
     E theta_i   = mu + x_i'B + w_i (y_i - mu - x_i'B)
     Var theta_i = tau^2 ((1 - w_i) + (1 - w_i)^2 x_i'C x_i)
 
-so an item without reactions gets its conditional expectation, and more variance than one that is known. Source:
-Robinson, "That BLUP is a Good Thing: The Estimation of Random Effects" (1991). An item without attributes is the
-same with x_i = 0 and, for tau^2, the variance of items of any attributes.
+so an item without reactions gets its conditional expectation, and more variance than one that is known. Tokens
+that no known item has say nothing: an item of them alone, or of none, has the mean mu and the variance of items of
+any attributes. Source: Robinson, "That BLUP is a Good Thing: The Estimation of Random Effects" (1991).
 """
 
 from typing import NamedTuple

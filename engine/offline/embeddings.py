@@ -92,8 +92,8 @@ def trained(
 ) -> Embeddings:
     """The item vectors of reactions, (n,) each: numbers of users and items from 0, and whether it was a like.
 
-    `tokens` has an entry for each item. Items only grow in number, so the first ones are the previous version's. The
-    order of the reactions does not matter, nor that one is told twice.
+    `tokens` has an entry for each item. Items only grow in number, so the first ones are the previous version's.
+    The order of the reactions does not matter, nor that one is told twice.
     """
     size = tokens.starts.size - 1
     assert users.size == items.size == liked.size, "a reaction has a user, an item and a verdict"
