@@ -1,0 +1,1 @@
+"""What is learned away from the requests' path, as functions from arrays."""
