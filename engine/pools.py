@@ -87,6 +87,7 @@ class Similar:
 
 
 KINDS: Mapping[PoolKind, Pool] = {"popular": Popular(), "similar": Similar(), "fresh": Fresh()}
+AS_NAMED: Mapping[str, Pool] = {}  # no pool is replaced
 
 
 NOBODY = Visitor(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -124,10 +125,11 @@ def visitor_of(state: UserState, facts: Facts, shown: Iterable[str] = ()) -> Vis
     )
 
 
-def gather(state: UserState, request: Request, facts: Facts) -> Gathered:
+def gather(state: UserState, request: Request, facts: Facts, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
     """Ask every pool of the policy for candidates, and take the request's own for the external ones.
 
-    A page that continues the user's last feed is offered nothing that stands in that feed.
+    A page that continues the user's last feed is offered nothing that stands in that feed. Pools in `replaced` are
+    asked in the place of the policy's own of that name, which is how a simulation breaks one.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
     this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
@@ -141,17 +143,19 @@ def gather(state: UserState, request: Request, facts: Facts) -> Gathered:
         )
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
-    visitor = NOBODY if len(external) == len(policy.pools) else visitor_of(state, facts, shown)
+    shipped = {name: KINDS[pool.kind] for name, pool in policy.pools.items() if pool.kind != "external"}
+    asked = {**shipped, **replaced}
+    visitor = visitor_of(state, facts, shown) if asked else NOBODY
     strangers: dict[str, int] = {}
     rankings = []
-    for name, pool in policy.pools.items():
-        if pool.kind == "external":
+    for name in policy.pools:
+        if name in asked:
+            rankings.append(asked[name].rank(visitor, population, most))
+        else:
             brought = request.candidates.get(name)
             items = [item for item in dict.fromkeys(brought or ()) if item not in shown]
             left_out = len(set(brought or ())) - len(items)
             rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
-        else:
-            rankings.append(KINDS[pool.kind].rank(visitor, population, most))
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers))
 

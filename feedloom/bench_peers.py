@@ -50,18 +50,6 @@ class Comparison(NamedTuple):
     aside: Duel | None = None
 
 
-def comparisons(missing: Sequence[str], end: ExitStack) -> list[Comparison]:
-    """The rows, without the peers that are `missing`; what a peer holds is let go at the `end`."""
-    makers: dict[str, Callable[[], list[Comparison]]] = {
-        "mabwiser": _mabwiser_rows,
-        "river": _river_rows,
-        "vw": partial(_vw_rows, end=end),
-    }
-    rows = [row for name, make in makers.items() if name not in missing for row in make()]
-    rows += _nop_rows()
-    return [row for name in (DRAW, FEED) for row in rows if row.name == name]
-
-
 def our_draw(actions: int = ACTIONS) -> Call:
     """The compiled draw of every pool's utility."""
     results = np.empty((1, POOLS, actions)), np.empty((1, POOLS))
@@ -135,7 +123,8 @@ def rewards_of(action: int) -> tuple[list[int], list[int]]:
     return [pool for pool, _ in shuffled], [reward for _, reward in shuffled]
 
 
-def _mabwiser_rows() -> list[Comparison]:
+def mabwiser_rows() -> list[Comparison]:
+    """Of MABWiser, a Thompson sampling library."""
     library = import_module("mabwiser.mab")
     bandits: list[Any] = []
     for action in range(ACTIONS):
@@ -184,7 +173,8 @@ def _mabwiser_rows() -> list[Comparison]:
     ]
 
 
-def _river_rows() -> list[Comparison]:
+def river_rows() -> list[Comparison]:
+    """Of river.bandit."""
     library = import_module("river.bandit")
     bandits: list[Any] = []
     for action in range(ACTIONS):
@@ -223,7 +213,8 @@ def _river_rows() -> list[Comparison]:
     ]
 
 
-def _vw_rows(end: ExitStack) -> list[Comparison]:
+def vw_rows(end: ExitStack) -> list[Comparison]:
+    """Of Vowpal Wabbit, whose models are let go at the `end`."""
     workspace = import_module("vowpalwabbit").Workspace
     bandit: Any = workspace(f"{VowpalWabbit.OPTIONS} --random_seed {SEED}")
     slates: Any = workspace(f"--slates --quiet --random_seed {SEED}")
@@ -260,7 +251,8 @@ def _vw_rows(end: ExitStack) -> list[Comparison]:
     ]
 
 
-def _nop_rows() -> list[Comparison]:
+def nop_rows() -> list[Comparison]:
+    """Of calls that do nothing."""
     says = "a compiled call that takes the same and does nothing"
     nothing = np.empty((1, POOLS, ACTIONS)), np.empty((1, POOLS))
     return [

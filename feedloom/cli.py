@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -15,13 +15,14 @@ from rich.console import Console
 from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.bench import FULL, QUICK, benchmark, print_benchmark, rounds_of, singles_us
-from feedloom.bench_peers import POOLS, comparisons
+from feedloom.bench_rows import comparisons, missing_peers
 from feedloom.doctor import examine
 from feedloom.explain import explain
 from feedloom.interaction_log import read_items, read_log
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
-from feedloom.progress import progress_bar
+from feedloom.option_types import BreakType, DurationType
+from feedloom.progress import bar_of_each, progress_bar
 from feedloom.propensities_command import propensities_command
 from feedloom.report import print_table, write_report
 from feedloom.simulation_report import print_scoreboard, write_simulation
@@ -31,6 +32,7 @@ from simulator.closed_loop import ACTION
 from simulator.interactions import Interaction
 from simulator.peers import available_peers
 from simulator.referee import Plan, judged, seeded, trial, trials
+from simulator.replay_plan import Clock, ReplayPlan
 from simulator.scoreboard import Backtest
 from simulator.worlds import WORLDS
 from streams.policy_file import read_policy
@@ -38,6 +40,7 @@ from streams.recording import Recording
 from streams.replay import replay
 
 MOVIELENS_POSITIVE = "value>=4"
+MOVIELENS_SESSION_MS = 30 * 60_000  # gaps of a session of the demo
 Options = dict[str, Any]
 Command = Callable[..., None]
 
@@ -51,6 +54,19 @@ OPTIONS = [
     click.option(
         "--batch", type=click.IntRange(1), default=256, show_default=True, help="Inputs of a micro-batch."
     ),
+    click.option(
+        "--clock",
+        type=click.Choice(get_args(Clock)),
+        default="strict",
+        show_default=True,
+        help="A request's time: that of the row before, or the event's own.",
+    ),
+    click.option(
+        "--shuffle-within",
+        type=DurationType(),
+        help="Run once more without the order inside sessions, whose gaps are at most this: 30m, 1h, or off.",
+    ),
+    click.option("--break", "broken", type=BreakType(), help="Run once more with a pool random from there on."),
     click.option("--record", type=click.Path(path_type=Path), help="Write the topics into this new folder."),
     click.option("--out", type=click.Path(path_type=Path), help="Write the report page into this folder."),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the table."),
@@ -84,49 +100,51 @@ def backtest_command(log: Path, **options: Any) -> None:
 @cli.command()
 @backtest_options
 def demo(**options: Any) -> None:
-    """The backtest on MovieLens-100K, which is downloaded once; the report page goes to feedloom-demo."""
-    checked_policy(options)
+    """The backtest on MovieLens-100K, which is downloaded once; the report page goes to feedloom-demo.
+
+    It runs once more without the order inside sessions: --shuffle-within is 30m here.
+    """
+    checked(options)
     log, items = movielens(lambda doing: click.echo(doing, err=True))
     given = {name: value for name, value in options.items() if value is not None}
-    defaults = {"items": items, "positive": MOVIELENS_POSITIVE, "out": Path("feedloom-demo")}
+    defaults = {
+        "items": items,
+        "positive": MOVIELENS_POSITIVE,
+        "out": Path("feedloom-demo"),
+        "shuffle_within": MOVIELENS_SESSION_MS,
+    }
     run_backtest(log, "movielens-100k", {**options, **defaults, **given})
 
 
 def run_backtest(log: Path, dataset: str, options: Options) -> None:
     """Check every input before the first event, replay, then show what came of it."""
-    policy = checked_policy(options)
+    policy, plan = checked(options)
     rows = read_log(log, options["positive"])
     items = read_items(options["items"]) if options["items"] else {}
     with ExitStack() as stack:
         stack.enter_context(promised(options["out"]))
         recording = stack.enter_context(Recording(options["record"], policy)) if options["record"] else None
         with progress_bar() as bar:
-            task = bar.add_task("replaying", total=len(rows))
-            result = backtest(
-                rows,
-                policy,
-                dataset=dataset,
-                train_fraction=options["train_fraction"],
-                slots=options["slots"],
-                batch=options["batch"],
-                log=recording,
-                progress=lambda done: bar.update(task, completed=done),
-            )
+            progress = bar_of_each(bar, len(rows))
+            result = backtest(rows, policy, plan, dataset=dataset, log=recording, progress=progress)
         titles = {item: " ".join(of["title"]) for item, of in items.items() if of.get("title")}
         warn(rows)
         show(result, titles, options["out"], as_json=options["as_json"])
 
 
-def checked_policy(options: Options) -> Policy:
-    """The policy of a backtest, and refusal of options that do not go with it."""
-    if not 0 <= options["train_fraction"] < 1:
-        raise InputError(
-            f"--train-fraction is a part of the log, from 0 to below 1, not {options['train_fraction']}"
-        )
+def checked(options: Options) -> tuple[Policy, ReplayPlan]:
+    """The policy and the plan of a backtest, and refusal of options that do not go together."""
     policy = policy_of_logs(chosen_policy(options["policy"], options["seed"]))
-    if options["slots"] > policy.blend.slots_max:
-        raise InputError(f"--slots is at most {policy.blend.slots_max} by the policy ([blend] slots_max)")
-    return policy
+    plan = ReplayPlan(
+        train_fraction=options["train_fraction"],
+        slots=options["slots"],
+        batch=options["batch"],
+        clock=options["clock"],
+        shuffle_within_ms=options["shuffle_within"] or None,
+        broken=options["broken"],
+    )
+    plan.check(policy)
+    return policy, plan
 
 
 def warn(rows: Sequence[Interaction]) -> None:
@@ -202,7 +220,7 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
     if ACTION not in policy.likes:
         raise InputError(f"simulated users {ACTION} items: give [actions.{ACTION}] a reward above 0")
     plan = Plan(scenario, policy, options["feeds"], options["users"], options["batch"])
-    missing_peers(len(WORLDS[scenario].pools))
+    left_out(available_peers(len(WORLDS[scenario].pools), 0)[1])
     with ExitStack() as stack:
         stack.enter_context(promised(options["out"]))
         if options["record"]:
@@ -221,9 +239,8 @@ def simulate(scenario: str, seed: int, seeds: int, **options: Any) -> None:
             click.echo(f"report: {page} and {picture}", err=True)
 
 
-def missing_peers(pools: int) -> list[str]:
+def left_out(missing: list[str]) -> list[str]:
     """The peers that are not installed, of which the user is told."""
-    _, missing = available_peers(pools, 0)
     if missing:
         click.echo(f"left out, not installed (pip install 'feedloom[bench]'): {', '.join(missing)}", err=True)
     return missing
@@ -238,7 +255,7 @@ def bench(rounds: int | None, *, quick: bool, as_json: bool) -> None:
     size = QUICK if quick else FULL
     size = size._replace(rounds=rounds or size.rounds)
     with ExitStack() as stack:
-        compared = comparisons(missing_peers(POOLS), stack)
+        compared = comparisons(left_out(missing_peers()), stack)
         with progress_bar() as bar:
             times = list(bar.track(rounds_of(compared, size), total=size.rounds, description="measuring"))
         found = benchmark(compared, times, singles_us(size))

@@ -26,7 +26,7 @@ BODY = Template("""<h1>$headline</h1>
 <p>$dataset: how often the first ten slots held what the user chose next, over $scored feeds.</p>
 $shares $hits
 <h2>All policies</h2><p>In brackets: 95 % intervals, from resampling users.</p><div><table>
-<tr><th>policy<th>kind<th>hit@10<th>nDCG@10<th>a user's first five choices</tr>$rows</table></div>
+<tr><th>policy<th>kind<th>hit@10<th>nDCG@10<th>a user's first five choices</tr>$rows</table></div>$further
 <h2>The last feed, for user $user</h2><ol>$feed</ol>
 <footer>$personal<br>$speed<br>digest of all decisions: $digest</footer>""")
 
@@ -60,6 +60,7 @@ def print_table(result: Backtest, console: Console) -> None:
     shares = sorted(summary.pool_share.items(), key=lambda pair: -pair[1])
     shown = ", ".join(f"{name} {share:.1%}" for name, share in shares)
     for line in (
+        *_further(summary),
         f"{OURS}'s slots in the last fifth: {shown}",
         _personal(summary),
         f"{_speed(summary)}, digest {summary.digest}",
@@ -94,6 +95,22 @@ def _decimal(number: float | None, digits: int) -> str:
     return "–" if number is None or not isfinite(number) else f"{number:.{digits}f}".removeprefix("0")
 
 
+def _further(summary: Summary) -> list[str]:
+    """What the further runs came to, a line for each."""
+    lines = []
+    if shuffled := summary.order_shuffled:
+        reached = f"hit@10 {_decimal(shuffled.hit_at_10, 4)}, nDCG@10 {_decimal(shuffled.ndcg_at_10, 4)}"
+        lines.append(f"{OURS} with the order inside users' sessions shuffled: {reached}")
+    if broken := summary.broken:
+        after = _decimal(broken.hit_at_10_first_2_percent, 4)
+        last = f"{_decimal(broken.hit_at_10_last_fifth, 4)}, nDCG@10 {_decimal(broken.ndcg_at_10_last_fifth, 4)}"
+        lines.append(
+            f"{OURS} with {broken.pool} broken: hit@10 {after} right after it; {last} in the last fifth, "
+            f"of whose slots {broken.pool} has {broken.share_last_fifth:.1%}"
+        )
+    return lines
+
+
 def _personal(summary: Summary) -> str:
     """After how many views of their own users are believed more than the others."""
     views = {
@@ -118,6 +135,7 @@ def _page(result: Backtest, titles: Mapping[str, str]) -> str:
         shares=svg(lambda axes: _draw_shares(axes, result), "shares"),
         hits=svg(lambda axes: _draw_hits(axes, result), "hits"),
         rows="".join(_row(name, figures, summary) for name, figures in _best_first(summary)),
+        further="".join(f"<p>{escape(line)}</p>" for line in _further(summary)),
         user=escape(result.example_user),
         feed="".join(f"<li><span>{title}</span>{_dot(pool, colours)}" for title, pool in slots),
         personal=escape(_personal(summary)),

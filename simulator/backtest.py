@@ -1,60 +1,73 @@
 """Replay a log, event by event, through the production runner and through every baseline.
 
 The protocol is prequential: before each positive event a feed is asked for, from what the past alone has
-taught; it is a hit if the event's item stands in it; then everybody learns from the event.
+taught; it is a hit if the event's item stands in it; then everybody learns from the event. Further runs disturb
+something and are of feedloom alone.
 """
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from functools import partial
 from time import perf_counter
 
 from msgspec.structs import replace
 
-from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Organic, Request, Seen
 from engine.facts import Facts
 from engine.policy import ActionPolicy, Policy
 from engine.priors import prior_for
 from engine.state import UserState
-from simulator.baselines import PLAIN, Asked, Baseline, baselines
+from simulator.baselines import PLAIN, baselines
+from simulator.disturbances import shuffled_within
 from simulator.interactions import NOT_POSITIVE, Interaction
-from simulator.scoreboard import Backtest, ExampleSlot, Scoreboard, Summary
-from streams.codec import encode
-from streams.embedded import EmbeddedRunner, Log
+from simulator.replay_plan import ReplayPlan
+from simulator.runs import FEEDLOOM, Progress, Replay, Run, broken_from, replayed, requests_before, scored_from
+from simulator.scoreboard import Backtest, Broken, ExampleSlot, Reached, Summary
+from streams.embedded import Log
 
-FEEDLOOM = "feedloom"
-LAST_PART = 0.2  # of the requests, over which pool shares are reported
-PROGRESS_EVERY = 500  # rows
+LAST_PART = 0.2  # of the requests, over which pool shares are reported, and what is left of a broken pool
+AFTER_BREAK = 0.02  # of the requests, over which the fall after a break is reported
+UNDISTURBED = ReplayPlan()
+
+
+def silent(_: str) -> Callable[[int], None]:
+    """Tell nobody how far a run is."""
+    return lambda _: None
 
 
 def backtest(
     rows: Sequence[Interaction],
     policy: Policy,
+    plan: ReplayPlan = UNDISTURBED,
     *,
     dataset: str,
-    train_fraction: float = 0.2,
-    slots: int = 10,
-    batch: int = 256,
     log: Log | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent,
 ) -> Backtest:
-    """Replay `rows`, which are in the order of time; the first `train_fraction` of them is not scored.
+    """Replay `rows`, which are in the order of time, as planned; `log` takes what the undisturbed run decides.
 
-    `progress` is told the number of rows done. Raises InputError when the log holds nothing to score or an
-    action that the policy does not name.
+    Raises InputError when the log holds nothing to score or an action that the policy does not name, or where the
+    plan does not go with the policy.
     """
     policy = policy_of_logs(policy)
-    first_scored = int(len(rows) * train_fraction)
-    _check(rows, first_scored, policy)
-    replay = _Replay(rows, policy, slots, batch, log)
+    plan.check(policy)
+    _check_policy(rows, policy)
+    _check_rows(rows, plan)
+    shuffled = None
+    if plan.shuffle_within_ms is not None:
+        shuffled = shuffled_within(rows, plan.shuffle_within_ms, policy.blend.seed)
+        _check_rows(shuffled, plan)
     started = perf_counter()
-    for number, row in enumerate(rows):
-        replay.step(number, row, scored=number >= first_scored)
-        if progress and (number % PROGRESS_EVERY == 0 or number == len(rows) - 1):
-            progress(number + 1)
-    replay.runner.commit()
-    return replay.result(dataset, perf_counter() - started)
+    run = partial(replayed, plan=plan, progress=progress)
+    plain = run(Run("replaying", rows, policy, baselines(policy), log=log))
+    order_shuffled = _whole(run(Run("order shuffled", shuffled, policy))) if shuffled else None
+    broken = (
+        _broken(run(Run(f"{plan.broken.pool} broken", rows, policy, broken=plan.broken))) if plan.broken else None
+    )
+    return Backtest(
+        _summary(plain, dataset, perf_counter() - started, order_shuffled, broken),
+        plain.board.timeline(),
+        *_example(plain),
+    )
 
 
 def policy_of_logs(policy: Policy) -> Policy:
@@ -62,9 +75,7 @@ def policy_of_logs(policy: Policy) -> Policy:
     return replace(policy, actions={NOT_POSITIVE: ActionPolicy(0.0)} | policy.actions)
 
 
-def _check(rows: Sequence[Interaction], first_scored: int, policy: Policy) -> None:
-    if not any(row.positive for row in rows[first_scored:]):
-        raise InputError("the log has no positive event to score after the training part: lower --train-fraction")
+def _check_policy(rows: Sequence[Interaction], policy: Policy) -> None:
     unknown = sorted({row.action for row in rows} - policy.actions.keys())
     if unknown:
         raise InputError(
@@ -79,112 +90,61 @@ def _check(rows: Sequence[Interaction], first_scored: int, policy: Policy) -> No
         raise InputError(f"a log brings no candidates for the external pool {external[0]!r}: leave it out")
 
 
-class _Replay:
-    """The state of one backtest."""
+def _check_rows(rows: Sequence[Interaction], plan: ReplayPlan) -> None:
+    if not any(row.positive for row in rows[scored_from(rows, plan) :]):
+        raise InputError("the log has no positive event to score after the training part: lower --train-fraction")
+    if not any(row.positive for row in rows[broken_from(rows, plan.broken) :]) and plan.broken:
+        raise InputError("the log has no positive event after the break: let the pool --break earlier")
 
-    def __init__(
-        self, rows: Sequence[Interaction], policy: Policy, slots: int, batch: int, log: Log | None
-    ) -> None:
-        self.runner = EmbeddedRunner(policy, log, batch)
-        self._slots = slots
-        self._baselines: dict[str, Baseline] = baselines(policy)
-        requests = sum(row.positive for row in rows)
-        self._board = Scoreboard([*self._baselines, FEEDLOOM], list(policy.pools), requests)
-        self._seed = policy.blend.seed
-        self._requests = 0
-        self._likes: dict[str, int] = {}
-        self._users: dict[str, int] = {}
-        self._scored = 0
-        self._feedloom_seconds = 0.0
-        self._digest = blake2b(digest_size=16)
-        self._last: Decision | None = None
 
-    def step(self, number: int, row: Interaction, *, scored: bool) -> None:
-        """One row: an organic event, or a request and the reactions to its feed."""
-        started = perf_counter()
-        if not row.positive:
-            self._organic(number, row)
-            self._feedloom_seconds += perf_counter() - started
-            return
-        request = Request(request_id=str(number), user=row.user, slots=self._slots, ts_ms=row.at_ms)
-        gathered = self.runner.gather(request)
-        population = self.runner.facts.population
-        size, item = population.size, population.number(row.item)
-        decision = self.runner.serve(request, gathered, row.at_ms)
-        self._react(number, row, decision)
-        self._feedloom_seconds += perf_counter() - started
-        self._score(row, decision, scored=scored)
-        self._compare(Asked(request.request_id, row.user, self._slots, size, gathered), item)
-        self._requests += 1
+def _summary(
+    plain: Replay, dataset: str, seconds: float, order_shuffled: Reached | None, broken: Broken | None
+) -> Summary:
+    board, policy, requests = plain.board, plain.run.policy, requests_before(plain.run.rows)
+    return Summary(
+        dataset=dataset,
+        scored=requests - _first_scored(plain),
+        policies=board.figures(policy.blend.seed),
+        feedloom_minus=board.minus(FEEDLOOM),
+        pool_share=board.pool_share(LAST_PART),
+        views_to_personal=_views_to_personal(plain.runner.facts),
+        seconds=seconds,
+        feeds_per_s=requests / plain.feedloom_seconds,
+        us_per_slate=1e6 * plain.feedloom_seconds / requests,
+        digest=plain.digest,
+        order_shuffled=order_shuffled,
+        broken=broken,
+    )
 
-    def _organic(self, number: int, row: Interaction) -> None:
-        event = Organic(event_id=f"{number}", user=row.user, item=row.item, action=row.action, ts_ms=row.at_ms)
-        self.runner.react(event, row.at_ms)
 
-    def _react(self, number: int, row: Interaction, decision: Decision) -> None:
-        """The user sees every slot; the row's action is on its slot if its item was shown, else organic."""
-        request = decision.request
-        for slot, item in enumerate(decision.slot_items):
-            seen = Seen(
-                event_id=f"{number}-{slot}",
-                user=row.user,
-                request_id=request.request_id,
-                slot=slot,
-                item=item,
-                ts_ms=row.at_ms,
-            )
-            self.runner.react(seen, row.at_ms)
-        slot_of_row = _place(row.item, decision.slot_items)
-        if slot_of_row is None:
-            self._organic(number, row)
-        else:
-            acted = Acted(
-                event_id=f"{number}",
-                user=row.user,
-                request_id=request.request_id,
-                slot=slot_of_row,
-                item=row.item,
-                action=row.action,
-                ts_ms=row.at_ms,
-            )
-            self.runner.react(acted, row.at_ms)
+def _first_scored(replay: Replay) -> int:
+    """The number of the first request that is scored."""
+    return requests_before(replay.run.rows, scored_from(replay.run.rows, replay.plan))
 
-    def _score(self, row: Interaction, decision: Decision, *, scored: bool) -> None:
-        likes_before = self._likes.get(row.user, 0)
-        self._likes[row.user] = likes_before + 1
-        self._scored += scored
-        user = self._users.setdefault(row.user, len(self._users))
-        self._board.asked(self._requests, user, likes_before, scored=scored)
-        self._board.placed(self._requests, decision.slot_pools)
-        self._board.found(self._requests, FEEDLOOM, _place(row.item, decision.slot_items))
-        self._digest.update(encode(decision) + b"\n")
-        self._last = decision
 
-    def _compare(self, asked: Asked, item: int | None) -> None:
-        for name, baseline in self._baselines.items():
-            slate = baseline.slate(asked)
-            hit = _place(item, slate.items)
-            self._board.found(self._requests, name, hit)
-            baseline.learn(asked.user, slate, hit)
+def _whole(replay: Replay) -> Reached:
+    """What feedloom reached over all that is scored."""
+    return replay.board.reached(FEEDLOOM, _first_scored(replay))
 
-    def result(self, dataset: str, seconds: float) -> Backtest:
-        assert self._last is not None
-        last = self._last
-        names = [part.pool for part in last.pools]
-        slots = zip(last.slot_items, last.slot_pools, strict=True)
-        summary = Summary(
-            dataset=dataset,
-            scored=self._scored,
-            policies=self._board.figures(self._seed),
-            feedloom_minus=self._board.minus(FEEDLOOM),
-            pool_share=self._board.pool_share(LAST_PART),
-            views_to_personal=_views_to_personal(self.runner.facts),
-            seconds=seconds,
-            feeds_per_s=self._requests / self._feedloom_seconds,
-            digest=self._digest.hexdigest(),
-        )
-        example = [ExampleSlot(item, names[pool]) for item, pool in slots]
-        return Backtest(summary, self._board.timeline(), last.request.user, example)
+
+def _broken(replay: Replay) -> Broken:
+    """What feedloom reached without a pool, right after it broke and at the end."""
+    rows, broken = replay.run.rows, replay.run.broken
+    assert broken is not None
+    requests, break_at = requests_before(rows), requests_before(rows, broken_from(rows, broken))
+    last = replay.board.reached(FEEDLOOM, int(requests * (1 - LAST_PART)))
+    after = replay.board.reached(FEEDLOOM, break_at, break_at + max(int(requests * AFTER_BREAK), 1))
+    share = replay.board.pool_share(LAST_PART)[broken.pool]
+    return Broken(broken.pool, last.hit_at_10, last.ndcg_at_10, after.hit_at_10, share)
+
+
+def _example(replay: Replay) -> tuple[str, list[ExampleSlot]]:
+    """The last feed, and whose it is."""
+    last = replay.last
+    assert last is not None
+    names = [part.pool for part in last.pools]
+    slots = zip(last.slot_items, last.slot_pools, strict=True)
+    return last.request.user, [ExampleSlot(item, names[pool]) for item, pool in slots]
 
 
 def _views_to_personal(facts: Facts) -> dict[str, dict[str, float]]:
@@ -195,7 +155,3 @@ def _views_to_personal(facts: Facts) -> dict[str, dict[str, float]]:
         pool: dict(zip(facts.policy.rewarded, row, strict=True))
         for pool, row in zip(facts.policy.pools, strength, strict=True)
     }
-
-
-def _place(item: object, items: Sequence[object]) -> int | None:
-    return items.index(item) if item in items else None

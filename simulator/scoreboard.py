@@ -35,11 +35,34 @@ class Paired(Struct, frozen=True):
     standard_error: float
 
 
+class Reached(Struct, frozen=True):
+    """What a policy reached over some of the requests."""
+
+    hit_at_10: float
+    ndcg_at_10: float
+
+
+class Broken(Struct, frozen=True):
+    """feedloom's figures where a pool broke, over the last fifth of all requests.
+
+    `hit_at_10_first_2_percent` is of the requests right after the break, as many as are 2 % of all;
+    `share_last_fifth` is the broken pool's share of the slots.
+    """
+
+    pool: str
+    hit_at_10_last_fifth: float
+    ndcg_at_10_last_fifth: float
+    hit_at_10_first_2_percent: float
+    share_last_fifth: float
+
+
 class Summary(Struct, frozen=True):
     """The JSON document of `backtest` and `demo`.
 
     `feedloom_minus` has every other policy. `views_to_personal` is by pool and action how many of a user's own
     views weigh as much as the prior of a known user: the share of the prior after n views is s / (s + n).
+    `us_per_slate` is what feedloom takes for a feed with all it learns from the log, in microseconds; `seconds` are
+    those of all runs. `order_shuffled` and `broken` are of further runs, None where these were not asked for.
     """
 
     dataset: str
@@ -50,7 +73,10 @@ class Summary(Struct, frozen=True):
     views_to_personal: dict[str, dict[str, float]]
     seconds: float
     feeds_per_s: float
+    us_per_slate: float
     digest: str
+    order_shuffled: Reached | None = None
+    broken: Broken | None = None
 
 
 class Timeline(Struct, frozen=True):
@@ -134,6 +160,11 @@ class Scoreboard:
             error = float(np.sqrt(((gained - difference * asked) ** 2).sum()) / asked.sum())
             paired[name] = Paired(difference, error)
         return dict(sorted(paired.items()))
+
+    def reached(self, policy: str, first: int, end: int | None = None) -> Reached:
+        """A policy's means over the requests from `first` to before `end`, scored or not."""
+        hits, gains = self._hits[policy][first:end], self._gains[policy][first:end]
+        return Reached(float(hits.mean()), float(gains.mean()))
 
     def pool_share(self, last: float) -> dict[str, float]:
         """Each pool's share of feedloom's slots over the last part (a fraction) of the requests."""

@@ -5,7 +5,7 @@ kept. Where batches are cut changes no result.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engine.decision import Decision
@@ -14,7 +14,7 @@ from engine.events import Reaction, Request, Seen
 from engine.facts import Facts
 from engine.fold import Outcome, close_due, fold
 from engine.policy import Policy
-from engine.pools import Gathered, gather
+from engine.pools import AS_NAMED, Gathered, Pool, gather
 from engine.population import Sums, fit
 from engine.serve import serve
 from engine.state import Lesson, UserState
@@ -57,9 +57,9 @@ class EmbeddedRunner:
             self._facts = Facts(policy, fit(self.sums, policy, self._facts.population))
         return self._facts
 
-    def gather(self, request: Request) -> Gathered:
-        """Ask the pools for the candidates of a request."""
-        return gather(self.state(request.user), request, self.facts)
+    def gather(self, request: Request, replaced: Mapping[str, Pool] = AS_NAMED) -> Gathered:
+        """Ask the pools for the candidates of a request, and others in the place of those `replaced`."""
+        return gather(self.state(request.user), request, self.facts, replaced)
 
     def serve(self, request: Request, gathered: Gathered, at_ms: int) -> Decision:
         """Answer a request, and fold the decision into its user's state.

@@ -2,7 +2,6 @@
 
 import json
 from contextlib import ExitStack
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -19,24 +18,27 @@ from feedloom.bench_peers import (
     SLOTS,
     Comparison,
     Duel,
-    comparisons,
     merged,
     posterior,
     rankings,
     rewards_of,
     shares,
 )
-from simulator.peers import PEERS
+from feedloom.bench_rows import comparisons, missing_peers
 
 ALLOWED = {
     "blend draw": ["mabwiser", "river", "vw", "nop"],
     "25-slot feed": ["mabwiser + merge", "river", "vw slates", "nop"],
+    "256 updates, diagonal": ["vw", "river"],
+    "update, full": ["padasip", "river"],
+    "score 500 of 1M": ["implicit", "faiss"],
 }
+NAMES = "mabwiser, river, vw, padasip, implicit, faiss"
 
 
 def no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed; importing them would take seconds."""
-    monkeypatch.setattr("simulator.peers.find_spec", lambda name: None)
+    monkeypatch.setattr("feedloom.bench_rows.find_spec", lambda name: None)
 
 
 def our_feed(key: np.uint64) -> Blend:
@@ -51,7 +53,7 @@ def test_json_is_one_document_whose_rows_say_what_was_timed(
     no_peers(monkeypatch)
     code, out, err = call(capsys, monkeypatch, "bench", "--json", "--quick", "--rounds", "2")
     assert code == 0
-    assert err == "left out, not installed (pip install 'feedloom[bench]'): mabwiser, river, vw\n"
+    assert err == f"left out, not installed (pip install 'feedloom[bench]'): {NAMES}\n"
     found = json.loads(out)
     assert list(found) == ["machine", "rows"]
     assert "Python" in found["machine"]
@@ -79,7 +81,7 @@ def test_the_table_shows_the_rows_and_what_the_peers_do(
 
 
 def test_the_rows_of_peers_that_are_installed_answer_and_the_others_are_left_out() -> None:
-    missing = [name for name, (module, _) in PEERS.items() if not find_spec(module)]
+    missing = missing_peers()
     left = {name: [peer for peer in peers if peer.split()[0] not in missing] for name, peers in ALLOWED.items()}
     with ExitStack() as end:
         rows = comparisons(missing, end)

@@ -100,6 +100,15 @@ BAD_CALLS = {
     "a pool of the wrong kind": (["backtest", "LOG", "--policy", "LOG"], "TOML"),
     "an out that is a file": (["backtest", "LOG", "--out", "LOG"], "--out"),
     "records that are none": (["doctor", "--records", "nowhere"], "nowhere"),
+    "another clock": (["backtest", "LOG", "--clock", "wall"], "--clock"),
+    "a duration without a unit": (["backtest", "LOG", "--shuffle-within", "30"], "like 30m"),
+    "a duration of nothing": (["backtest", "LOG", "--shuffle-within", "0m"], "like 30m"),
+    "a break of nothing": (["backtest", "LOG", "--break", "@0.5"], "similar@0.6"),
+    "a break without a part": (["backtest", "LOG", "--break", "similar"], "similar@0.6"),
+    "a break at no number": (["backtest", "LOG", "--break", "similar@half"], "similar@0.6"),
+    "a break of no pool": (["backtest", "LOG", "--break", "nobody@0.5"], "nobody"),
+    "a break after the end": (["backtest", "LOG", "--break", "similar@1"], "between 0 and 1"),
+    "a demo's break of no pool": (["demo", "--break", "nobody@0.5"], "nobody"),
     "an unknown option": (["backtest", "LOG", "--polcy", "x"], "--polcy"),
 }
 
@@ -154,6 +163,8 @@ def test_no_error_is_a_traceback_in_a_real_process(log: Path) -> None:
 def test_the_json_of_a_backtest_is_one_document_with_the_promised_keys(log: Path) -> None:
     result = json.loads(run("backtest", log, "--json", "--positive", "value>=4").stdout)
     assert {"dataset", "scored", "policies", "pool_share", "seconds", "feeds_per_s", "digest"} <= result.keys()
+    assert result["us_per_slate"] == pytest.approx(1e6 / result["feeds_per_s"])
+    assert (result["order_shuffled"], result["broken"]) == (None, None)
     plain = ["uniform", "fixed_ratio", "global_thompson", "naive_thompson"]
     assert list(result["policies"]) == ["random", "popular", "similar", "fresh", *plain, "feedloom"]
     assert result["feedloom_minus"].keys() == result["policies"].keys() - {"feedloom"}
@@ -166,6 +177,38 @@ def test_the_json_of_a_backtest_is_one_document_with_the_promised_keys(log: Path
         assert figures["hit_at_10_low"] <= figures["hit_at_10"] <= figures["hit_at_10_high"]
     assert set(result["pool_share"]) == {"popular", "similar", "fresh"}
     assert sum(result["pool_share"].values()) == pytest.approx(1.0)
+
+
+def test_the_json_of_further_runs_has_the_promised_keys(log: Path) -> None:
+    further = ("--shuffle-within", "90s", "--break", "fresh@0.6", "--clock", "event")
+    result = json.loads(run("backtest", log, "--json", *further).stdout)
+    assert list(result["order_shuffled"]) == ["hit_at_10", "ndcg_at_10"]
+    assert list(result["broken"]) == [
+        "pool",
+        "hit_at_10_last_fifth",
+        "ndcg_at_10_last_fifth",
+        "hit_at_10_first_2_percent",
+        "share_last_fifth",
+    ]
+    assert result["broken"]["pool"] == "fresh"
+
+
+@pytest.mark.parametrize(("options", "shuffled"), [((), True), (("--shuffle-within", "off"), False)])
+def test_the_demo_also_runs_without_the_order_inside_sessions_unless_that_is_off(
+    options: tuple[str, ...],
+    shuffled: bool,
+    log: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items = log.parent / "items.csv"
+    items.write_text("item,title\ni1,One\n")
+    monkeypatch.chdir(log.parent)
+    monkeypatch.setattr("feedloom.cli.movielens", lambda _: (log, items))
+    code, out, _ = call(capsys, monkeypatch, "demo", *options)
+    said = "with the order inside users' sessions shuffled: hit@10"
+    page = (log.parent / "feedloom-demo" / "report.html").read_text()
+    assert (code, said in out, said in page.replace("&#x27;", "'")) == (0, shuffled, shuffled)
 
 
 def test_fresh_processes_give_the_same_digest_at_micro_batches_of_1_7_and_256(log: Path) -> None:

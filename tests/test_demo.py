@@ -32,7 +32,7 @@ floor = 0.1
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The demo as it is, recorded, and with the contents of two pools exchanged; both at once."""
+    """The demo without its further run, recorded, and with the contents of two pools exchanged; both at once."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "swapped.toml").write_text(SWAPPED)
     calls = {
@@ -41,7 +41,7 @@ def demos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     }
     running = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "feedloom", "demo", "--json", *options],
+            [sys.executable, "-m", "feedloom", "demo", "--json", "--shuffle-within", "off", *options],
             stdout=subprocess.PIPE,
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(Path.cwd())},

@@ -215,7 +215,7 @@ def nobody_who_excludes(population: Population, names: str = "") -> Visitor:
 
 
 def test_every_kind_of_pool_passes_the_contract() -> None:
-    assert {type(pool) for pool in KINDS.values()} == {type(suite.pool) for suite in PoolContract.__subclasses__()}
+    assert {type(pool) for pool in KINDS.values()} <= {type(suite.pool) for suite in PoolContract.__subclasses__()}
 
 
 # Their loops

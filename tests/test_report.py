@@ -13,7 +13,7 @@ from rich.console import Console
 
 from engine.errors import InputError
 from feedloom.report import print_table, write_report
-from simulator.scoreboard import Backtest, ExampleSlot, Figures, Summary, Timeline
+from simulator.scoreboard import Backtest, Broken, ExampleSlot, Figures, Reached, Summary, Timeline
 
 HIT = {
     "random": 0.008,
@@ -56,6 +56,7 @@ def backtest() -> Backtest:
             views_to_personal={name: {"like": 1234.5} for name in shares},
             seconds=21.34,
             feeds_per_s=2070.6,
+            us_per_slate=483.0,
             digest="5d41402abc4b2a76b9719d911017c592" * 2,
         ),
         timeline=Timeline(
@@ -162,6 +163,7 @@ def test_whatever_comes_from_the_user_is_escaped(tmp_path: Path) -> None:
             digest=NASTY,
             pool_share=shares,
             policies={**plain.summary.policies, NASTY: figures(0.9)},
+            broken=Broken(NASTY, 0.1, 0.1, 0.1, 0.1),
         ),
         timeline=replace(
             plain.timeline,
@@ -230,6 +232,22 @@ def test_under_the_table_stand_the_shares_and_the_speed_and_the_digest() -> None
     assert shares == "feedloom's slots in the last fifth: similar 93.5%, popular 5.0%, fresh 1.5%"
     digest = backtest().summary.digest
     assert run == f"44,180 feeds scored, 2,071 feeds/s, 21.3 s in all, digest {digest}"
+
+
+def test_further_runs_have_a_line_each_under_the_table_and_on_the_page(tmp_path: Path) -> None:
+    plain = backtest()
+    further = {"order_shuffled": Reached(0.1334, 0.0692), "broken": Broken("similar", 0.0737, 0.0383, 0.0244, 0.2)}
+    result = replace(plain, summary=replace(plain.summary, **further))
+    shuffled = "feedloom with the order inside users' sessions shuffled: hit@10 .1334, nDCG@10 .0692"
+    broken = (
+        "feedloom with similar broken: hit@10 .0244 right after it; .0737, nDCG@10 .0383 in the last fifth, "
+        "of whose slots similar has 20.0%"
+    )
+    assert printed(result)[-5:-3] == [shuffled, broken]
+    text = written(tmp_path, result).text
+    assert shuffled in text
+    assert broken in text
+    assert not any(line.startswith("feedloom with") for line in printed(plain))
 
 
 def test_a_name_that_looks_like_markup_is_printed_as_it_is() -> None:
