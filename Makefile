@@ -17,8 +17,8 @@ setup:  ## make .venv, which the others do when it is needed
 demo: setup  ## show Feedloom at work
 	@$(RUN) feedloom demo $(ARGS)
 
-test: setup  ## run the tests
-	@$(RUN) pytest $(ARGS)
+test: setup  ## run the tests in two processes; ARGS="-n 0" in one
+	@$(RUN) pytest -n 2 --dist loadgroup $(ARGS)
 
 check: setup  ## lint, format, types and the one-way imports
 	@$(RUN) ruff check .

@@ -1,4 +1,9 @@
-"""How the reports draw: one look for all charts, and a page that loads nothing else."""
+"""How the reports draw: one look for all charts, and a page that loads nothing else.
+
+matplotlib is imported when something is drawn: that takes a third of a second, and most commands draw nothing.
+"""
+
+from __future__ import annotations
 
 import os
 import re
@@ -8,15 +13,14 @@ from itertools import cycle
 from math import isfinite
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-Chart = Callable[[Axes], None]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Chart: TypeAlias = "Callable[[Axes], None]"
 Label = tuple[float, str, str]  # (height, name, colour) of a curve's name at its right end
 
 OURS, OURS_COLOUR = "feedloom", "#d55e00"
@@ -85,9 +89,12 @@ def svg(chart: Chart, name: str) -> str:
 
 def drawn(charts: Sequence[Chart], form: str, name: str = "") -> bytes:
     """Charts above each other, as a file of this form; `name` keeps the ids of an SVG file apart."""
+    from matplotlib import rc_context  # noqa: PLC0415  see above
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     figure, file = Figure((10, 3.6 * len(charts)), dpi=140, layout="constrained"), BytesIO()
     figure.set_facecolor("none" if form == "svg" else PAPER)
-    with mpl.rc_context({**DRAWING, "svg.hashsalt": name}):
+    with rc_context({**DRAWING, "svg.hashsalt": name}):
         for axes, chart in zip(figure.subplots(len(charts), squeeze=False).flat, charts, strict=True):
             chart(axes)
         figure.savefig(file, format=form)
@@ -120,6 +127,8 @@ def lines(
 
 def finish(axes: Axes, ends: Sequence[int], title: str, labels: list[Label], *, percent: bool = True) -> None:
     """Title, axes and each curve's name at its right end."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter  # noqa: PLC0415  see above
+
     axes.set_title(title, loc="left", weight="bold", pad=10)
     axes.set_xlabel("feeds, in the order of the log", color=MUTED)
     axes.margins(y=0.02)

@@ -1,13 +1,15 @@
 """Shows a backtest to people: a page, a picture and a table for the terminal."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from html import escape
 from math import isfinite
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from rich import box, table
 from rich.console import Console
 from rich.text import Text
@@ -15,6 +17,9 @@ from rich.text import Text
 from engine.errors import InputError
 from feedloom.charts import MUTED, OURS, drawn, finish, lines, page, pool_colours, stacked, svg, write_whole
 from simulator.scoreboard import Backtest, Figures, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SINGLE = "single pool"
 BODY = Template("""<h1>$headline</h1>

@@ -1,10 +1,12 @@
 """Shows a simulation to people: a page, a picture and a table for the terminal."""
 
+from __future__ import annotations
+
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 from rich import box, table
 from rich.console import Console
 from rich.text import Text
@@ -12,6 +14,9 @@ from rich.text import Text
 from engine.errors import InputError
 from feedloom.charts import OURS, drawn, finish, lines, page, pool_colours, stacked, svg, write_whole
 from simulator.referee import ORACLE, Curves, PolicyFigures, Simulation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HEADS = ("policy", "regret", "95 %", "p95", "reward/feed", "recovery")
 POINTS = 100  # of a curve

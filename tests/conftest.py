@@ -1,8 +1,13 @@
-"""What all tests share: the examples of properties, and Apache Kafka, started once for those that ask for it."""
+"""What all tests share: the examples of properties, and Apache Kafka, started once for those that ask for it.
+
+Tests may run in several processes. Then those with Kafka run in one of them, and so do those of an `xdist_group`, for
+which something costly is made once; each of the others goes to whichever process is free.
+"""
 
 import os
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,14 +25,17 @@ left_out: list[str] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "kafka: needs Apache Kafka, that is Java and Maven or KAFKA_BOOTSTRAP")
+    config.addinivalue_line("markers", "xdist_group(name): runs in the same process as all others of this name")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs Kafka; leave it out where Kafka cannot be had."""
+    """Mark what needs Kafka, for one process; leave it out where Kafka cannot be had."""
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.kafka)
+        if item.get_closest_marker("kafka"):
+            item.add_marker(pytest.mark.xdist_group("kafka"))
     if unavailable():
         out = [item for item in items if item.get_closest_marker("kafka")]
         left_out.extend(item.nodeid for item in out)
@@ -44,9 +52,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"  {name}")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of several left out; all of them leave out the same."""
+    left_out[:] = getattr(node, "workeroutput", {}).get("left_out", left_out)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Where changes are judged, leaving tests out is a failure."""
+    if hasattr(session.config, "workeroutput"):  # one process of several: the one that started it judges
+        session.config.workeroutput["left_out"] = left_out
+        return
     if left_out and os.environ.get("CI") == "true" and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -14,6 +14,8 @@ from scipy import stats
 from blending.randomness import key_of
 from blending.sampling import beta_variate, bits_at, draw_rates, uniform_at
 
+pytestmark = pytest.mark.xdist_group("chapelle_li")
+
 STEPS = 200_000
 ITEMS = 10
 PUBLISHED = {1: 9105, 3: 9199, 10: 9049, 32: 9451, 100: 11550, 316: 21594, 1000: 59256}  # over 10**6 steps

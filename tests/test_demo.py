@@ -16,6 +16,8 @@ import pytest
 from engine.decision import Decision, difference
 from streams.recording import read_topic
 
+pytestmark = pytest.mark.xdist_group("demo")
+
 SWAPPED = """
 [pools.popular]
 kind = "popular"
