@@ -24,7 +24,7 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
     etas = weighing.etas[kept] + weighing.weights[flag] * x[:, flag]
     return Considered(
         layout=weighing.layout.key,
-        theta=gathered.facts.theta,
+        theta=gathered.facts.items.theta,
         items=[
             population.items[number] if number < population.size else gathered.strangers[number - population.size]
             for number in weighing.items[kept].tolist()

@@ -6,8 +6,10 @@ from functools import cached_property
 import numpy as np
 from msgspec import Struct
 
-from blending.types import FloatArray, IntArray, ItemArray
+from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
+from engine.item_table import NO_ITEMS, ItemTable, item_table
+from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
 from engine.population import Population
 from engine.state import Tally
@@ -26,13 +28,21 @@ def cohorts_of(policy: Policy) -> list[str]:
 
 
 class Facts(Struct, frozen=True, dict=True):
-    """The shared facts of one decision, handed over as one value."""
+    """The shared facts of one decision, handed over as one value.
+
+    `known` may be the `items` of earlier facts, which saves looking at the same items again.
+    """
 
     policy: Policy
     population: Population
     catalogue: Catalogue = EMPTY
     embeddings: Embeddings | None = None
-    items: ItemTable = NO_ITEMS
+    known: ItemTable = NO_ITEMS
+
+    @cached_property
+    def items(self) -> ItemTable:
+        """What catalogue and embeddings say of the population's items."""
+        return item_table(self.population, self.catalogue, self.embeddings, self.known)
 
     def barred(self, at_ms: int) -> IntArray:
         """The numbers of items that may not be shown at this time, int64, sorted."""

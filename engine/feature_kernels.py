@@ -71,7 +71,7 @@ def join_top(scores: FloatArray, most: int, barred: np.ndarray, union: IntArray,
 
 @compiled
 def token_affinities(
-    starts: IntArray, tokens: ItemArray, liked: FloatArray, expected: FloatArray, found: FloatArray
+    starts: IntArray, tokens: IntArray, liked: FloatArray, expected: FloatArray, found: FloatArray
 ) -> None:
     """What a user's past says of tokens, log((likes + s) / (expected likes + s)): `found` by token, zeros before.
 
@@ -90,7 +90,7 @@ def token_affinities(
 
 
 @compiled
-def mean_affinities(starts: IntArray, tokens: ItemArray, of_token: FloatArray, found: FloatArray) -> None:
+def mean_affinities(starts: IntArray, tokens: IntArray, of_token: FloatArray, found: FloatArray) -> None:
     """The mean over each item's tokens, within [-1, 1]; 0 where it has none. `starts` (items + 1,) as above."""
     for item in range(found.size):
         total = 0.0

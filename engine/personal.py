@@ -112,7 +112,7 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     liked = past.items[past.liked > 0]
     _spread(population.neighbours, liked, 1.0 / np.sqrt(np.maximum(likes[liked], 1.0)), together)
     divide_by_power(together, likes, 0.5)
-    vectors = facts.vectors
+    vectors = facts.items.vectors
     if vectors is not None and liked.size:
         theirs = vectors[liked]
         lately = 1.0 / (1.0 + past.age_ms[past.liked > 0] / RECENT_MS)
@@ -134,7 +134,7 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
         fading[STARTS],
         reactions,
         affinity,
-        (np.diff(facts.tokens[0]) > 0).astype(np.float64),
+        (np.diff(facts.items.starts) > 0).astype(np.float64),
         past.items.size,
         float(past.age_ms[0]) if past.items.size else 0.0,
         rankings,
@@ -156,7 +156,7 @@ def affinity_of(past: Past, facts: Facts) -> FloatArray:
     """How much more than others the user likes what each item's attributes say it is, (items,), in logarithms."""
     population = facts.population
     found = np.zeros(population.size)
-    starts, tokens = facts.tokens
+    starts, tokens = facts.items.starts, facts.items.tokens
     if tokens.size and past.items.size:
         rates = (population.likes[past.items] + 2.0) / (population.statistics.reactions[past.items] + 4.0)
         own = [tokens[starts[item] : starts[item + 1]] for item in past.items.tolist()]

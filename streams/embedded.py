@@ -8,12 +8,16 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from engine.catalogue import CatalogueWriter
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Reaction, Request, Seen
 from engine.facts import Facts
 from engine.fold import Outcome, close_due, fold
+from engine.item_table import tokens_of
+from engine.offline.embeddings import Embeddings, Training, trained
 from engine.policy import Policy
 from engine.pools import AS_NAMED, Gathered, Pool, gather
 from engine.population import Sums, fit
@@ -43,6 +47,7 @@ class EmbeddedRunner:
         self._catalogue = CatalogueWriter()
         self._log = log
         self._batch = batch
+        self._trainings = 0  # how many were due until now
         self._ended = False
         self._staged: dict[str, UserState] = {}
         self._due: deque[tuple[int, str]] = deque()  # open decisions, oldest first
@@ -59,8 +64,32 @@ class EmbeddedRunner:
         if self.sums.records // policy.population.every_records != population.version:
             population = fit(self.sums, policy, population)
         if population is not self._facts.population or catalogue is not self._facts.catalogue:
-            self._facts = Facts(policy, population, catalogue)
+            embeddings = self._trained(population.size)
+            self._facts = Facts(policy, population, catalogue, embeddings, self._facts.items)
         return self._facts
+
+    def _trained(self, size: int) -> Embeddings | None:
+        """The item vectors that are due at this position of the log, trained on all that users did until now."""
+        settings, known = self._facts.policy.embeddings, self._facts.embeddings
+        every = settings.every_reactions
+        if not every or not self._facts.policy.personal:
+            return None
+        if self.sums.reactions // every == self._trainings:
+            return known
+        self._trainings = self.sums.reactions // every
+        histories = [self.state(user).history for user in sorted({**self.states, **self._staged})]
+        likes = self._facts.policy.likes
+        table = np.array(
+            [
+                (user, self.sums.number_of[entry.item], entry.action in likes)
+                for user, history in enumerate(histories)
+                for entry in history
+            ],
+            np.int64,
+        ).reshape(-1, 3)
+        tokens = tokens_of(self.sums.items[:size], self._facts.catalogue)
+        how = Training(dimensions=settings.dimensions)
+        return trained(table[:, 0], table[:, 1], table[:, 2] > 0, tokens, how, known)
 
     def put(self, update: ItemUpdate, at_ms: int) -> None:
         """Take what is known of an item; the next request sees it."""

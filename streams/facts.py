@@ -60,7 +60,7 @@ class FactsReader:
         await asyncio.to_thread(take_items, self._catalogue, come.get(self._settings.topic("items"), []))
         catalogue = self._catalogue.version()
         if population is not self.facts.population or catalogue is not self.facts.catalogue:
-            self.facts = Facts(self.facts.policy, population, catalogue)
+            self.facts = Facts(self.facts.policy, population, catalogue, known=self.facts.items)
 
     async def _newest(self, records: Sequence[ConsumerRecord]) -> Population:
         """The newest version of the population."""
