@@ -53,7 +53,7 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Considered(Struct, frozen=True, kw_only=True):
-    """Candidates of the personal pool that the decision remembers, to learn from: those of its slots, then the best.
+    """Candidates that the decision remembers, to learn from: those of its slots, then the best others.
 
     `x` are their features as they were served, float16 (items, features); `layout` says which
     (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `theta` is the version of the

@@ -256,7 +256,7 @@ def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int, memory: Mem
 
 
 def _chosen(state: UserState, reaction: Organic, at_ms: int) -> tuple[LedgerRow | None, tuple[WeightLesson, ...]]:
-    """What an organic like says of the weights: of the user's last decision before it, if that considered the item."""
+    """What an organic like says of the weights: of the user's last decision, if it considered the item."""
     before = [row for row in state.ledger.values() if row.at_ms <= at_ms <= row.until_ms]
     row = max(before, key=lambda row: row.at_ms, default=None)
     if row is None or row.weighed is None or reaction.action not in row.weighed.liking:

@@ -258,11 +258,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         for name in self.pools:
             if not POOL_NAME.fullmatch(name):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
-        personal = [name for name, pool in self.pools.items() if pool.kind == "personal"]
-        if len(personal) > 1:
-            raise ValueError(f"one pool at most is personal, not {' and '.join(personal)}: they would be the same")
-        if personal and len(self.pools) > 1 + PERSONAL_POOLS_MAX:
-            raise ValueError(f"a personal pool stands beside at most {PERSONAL_POOLS_MAX} others")
+        self._check_personal()
         self._check_guarantees()
         session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
         if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
@@ -275,6 +271,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")
         if not any(action.reward > 0 for action in self.actions.values()):
             raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
+
+    def _check_personal(self) -> None:
+        """Refuse more than one personal pool, and more others than it has features for."""
+        personal = [name for name, pool in self.pools.items() if pool.kind == "personal"]
+        if len(personal) > 1:
+            raise ValueError(f"one pool at most is personal, not {' and '.join(personal)}: they would be the same")
+        if personal and len(self.pools) > 1 + PERSONAL_POOLS_MAX:
+            raise ValueError(f"a personal pool stands beside at most {PERSONAL_POOLS_MAX} others")
 
     def _check_guarantees(self) -> None:
         """Refuse guarantees that no page could keep."""
