@@ -26,6 +26,7 @@ from engine.state import UserWeights
 from engine.weights import Weights, drawn, faded, no_sums, posterior, scores
 
 PAST_MAX = 50  # of a user's latest reactions, which features are made of
+SOURCES_MAX = 20  # reactions from which what is near is looked for
 NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of what is near
 NEAR_LEAST = 0.01  # and what it counts at least
 DISLIKED = 0.3  # of what it would count as a source, had it been liked
@@ -106,9 +107,8 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     columns[kernels.AFFINITY] = affinity_of(past, facts)
     near, last_near, together = (columns[place] for place in (kernels.NEAR, kernels.LAST_NEAR, kernels.TOGETHER))
     recency = (1.0 / (1.0 + past.age_ms / NEAR_PROFILE_MS) + NEAR_LEAST) * np.where(past.liked > 0, 1.0, DISLIKED)
-    most = facts.policy.population.recent_reactions
-    sources = past.items[:most]
-    _spread(population.near, sources, recency[:most] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
+    sources = past.items[:SOURCES_MAX]
+    _spread(population.near, sources, recency[:SOURCES_MAX] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
     divide_by_power(near, reactions, 0.4)
     _spread(population.near, past.items[:1], np.ones(min(past.items.size, 1)), last_near)
     divide_by_power(last_near, reactions, 0.4)

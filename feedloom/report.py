@@ -129,7 +129,8 @@ def _personal(summary: Summary) -> str:
 
 
 def _speed(s: Summary) -> str:
-    return f"{s.scored:,} feeds scored, {s.feeds_per_s:,.0f} feeds/s, {s.us_per_slate:,.0f} µs a feed, {s.seconds:.1f} s in all"
+    speed = f"{s.feeds_per_s:,.0f} feeds/s, {s.us_per_slate:,.0f} µs to make one"
+    return f"{s.scored:,} feeds scored, {speed}, {s.seconds:.1f} s in all"
 
 
 def _page(result: Backtest, titles: Mapping[str, str]) -> str:

@@ -55,7 +55,7 @@ class ReplayPlan(Struct, frozen=True):
 
 
 def without(policy: Policy, part: str) -> Policy:
-    """The policy without a group of features, or without users' own weights. Raises InputError if it has neither."""
+    """The policy without a group of features, or users' own weights. Raises InputError if it has no such part."""
     parts = (OWN, *GROUPS)
     if part not in parts:
         raise InputError(f"--ablate takes one of {', '.join(parts)}, not {part!r}")

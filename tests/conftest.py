@@ -1,7 +1,7 @@
 """What all tests share: the examples of properties, and Apache Kafka, started once for those that ask for it.
 
-Tests may run in several processes. Then those with Kafka run in one of them, and so do those of an `xdist_group`, for
-which something costly is made once; each of the others goes to whichever process is free.
+Tests may run in several processes. Then those with Kafka run in one of them, and so do those of an `xdist_group`,
+which share something costly that is made once; each of the others goes to whichever process is free.
 """
 
 import os
