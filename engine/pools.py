@@ -138,15 +138,17 @@ class Random:
 
 
 def _best(scores: FloatArray, visitor: Visitor, most: int) -> Ranking:
-    """The `most` items with the largest scores above 0 that may be offered."""
+    """The `most` items with the largest scores above 0 that may be offered, older items first among equals."""
     barred = np.zeros(scores.size, np.uint8)
     barred[visitor.excluded] = 1
     best = np.empty(min(most, scores.size), np.int64)
     filled = join_top(scores, best.size, barred, best, 0) if best.size else 0
-    passed = 0
-    if filled:
-        passed = int((scores[visitor.excluded] > scores[best[filled - 1]]).sum())
-    return Ranking(best[:filled].astype(np.int32), passed)
+    theirs = scores[visitor.excluded]
+    better = theirs > 0.0
+    if filled == most:  # else all are better than what is missing
+        last = best[filled - 1]
+        better &= (theirs > scores[last]) | ((theirs == scores[last]) & (visitor.excluded < last))
+    return Ranking(best[:filled].astype(np.int32), int(better.sum()))
 
 
 KINDS: Mapping[PoolKind, Pool] = {
