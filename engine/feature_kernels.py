@@ -8,6 +8,7 @@ from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 # Columns of what features are made of, by item.
 NEAR, LAST_NEAR, TOGETHER, SUCCESSOR, EMBEDDING, RECENT_EMBEDDING, LIKES, TREND, FAST, FASTER, STARTS = range(11)
 REACTIONS, AFFINITY, COLUMNS = 11, 12, 13
+LOG_OF_GREATEST = float(np.log(1.01))
 AFFINITY_SURE = 5.0  # reactions' worth of belief that a user likes a token as often as others do
 AFFINITY_MAX = 1.0
 
@@ -108,7 +109,7 @@ def put_column(scores: FloatArray, candidates: IntArray, x: FloatArray, part: in
     """Scores of the candidates as parts of the greatest of them, within [-1, 1], and what their logarithms are.
 
     They go into the columns `part` and `log` of x, unless these are below 0. The logarithm's column is
-    1 + log(part + .01) / 4.7, from just above 0 to 1; and 0 where there is nothing.
+    1 + log((part + .01) / 1.01) / 4.7, from just above 0 to 1; and 0 where there is nothing.
     """
     greatest = 0.0
     for candidate in candidates:
@@ -122,7 +123,7 @@ def put_column(scores: FloatArray, candidates: IntArray, x: FloatArray, part: in
         if part >= 0:
             x[place, part] = value
         if log >= 0 and value > 0.0:
-            x[place, log] = 1.0 + np.log(value + 0.01) / 4.7
+            x[place, log] = 1.0 + (np.log(value + 0.01) - LOG_OF_GREATEST) / 4.7
 
 
 @compiled

@@ -118,7 +118,7 @@ def _summary(plain: Replay, dataset: str, seconds: float) -> Summary:
         views_to_personal=_views_to_personal(plain.runner.facts),
         seconds=seconds,
         feeds_per_s=requests / plain.feedloom_seconds,
-        us_per_slate=1e6 * plain.feedloom_seconds / requests,
+        us_per_slate=1e6 * plain.slate_seconds / requests,
         digest=plain.digest,
     )
 

@@ -70,8 +70,9 @@ class Summary(Struct, frozen=True):
 
     `feedloom_minus` has every other policy. `views_to_personal` is by pool and action how many of a user's own
     views weigh as much as the prior of a known user: the share of the prior after n views is s / (s + n).
-    `us_per_slate` is what feedloom takes for a feed with all it learns from the log, in microseconds; `seconds` are
-    those of all runs. `order_shuffled`, `broken` and `ablation` are of further runs, None where not asked for.
+    `us_per_slate` is what a feed takes, in microseconds, with its part of all fits and trainings; `feeds_per_s`
+    counts what is learned of the reactions too. `seconds` are those of all runs. `order_shuffled`, `broken` and
+    `ablation` are of further runs, None where not asked for.
     """
 
     dataset: str

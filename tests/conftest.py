@@ -7,10 +7,15 @@ which share something costly that is made once; each of the others goes to which
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Two processes that compile one loop at once for different types may mix them up in a cache that they share.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / f"numba-{worker}")
 
 from scripts.kafka_broker import Cluster, cluster, unavailable
 from streams.settings import Settings

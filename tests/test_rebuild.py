@@ -18,7 +18,7 @@ from redraws import Case
 from engine.decision import Decision, difference, rebuild
 from engine.errors import InputError
 from engine.events import Organic, Request, Seen
-from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolKind, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolPolicy
 from streams.codec import decode, encode
 from streams.embedded import EmbeddedRunner
 
@@ -282,7 +282,7 @@ def test_a_decision_with_one_wrong_byte_is_refused_or_read_and_checked(at: int, 
 
 def policy_of_four() -> Policy:
     """Four pools and three actions; priors are capped, so that parameters have all their digits."""
-    kinds: dict[str, PoolKind] = {
+    kinds: dict[str, str] = {
         "popular": "popular",
         "similar": "similar",
         "fresh": "fresh",
