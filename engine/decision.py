@@ -57,8 +57,8 @@ class Considered(Struct, frozen=True, kw_only=True):
     """Candidates that the decision remembers, to learn from: those of its slots, then the best others.
 
     `x` are their features as they were served, float16 (items, features); `layout` says which
-    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `pool` is the personal one, `theta`
-    the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A view
+    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `pool` is the personal one,
+    `theta` the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A view
     without a like counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
     """
 
@@ -118,7 +118,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_pools: list[int]
     slot_rules: str
     slot_offers: list[int]
-    considered: Considered | None = None
+    considered: Considered | None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
