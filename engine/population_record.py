@@ -2,7 +2,7 @@
 
 import numpy as np
 from msgspec import Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, replace
 
 from blending.delay import Delay
 from blending.types import FloatArray, IntArray, ItemArray
@@ -105,6 +105,16 @@ def record_of(population: Population, policy: Policy) -> PopulationRecord:
         delta=population.delta,
         delays=population.delays,
     )
+
+
+def shortlisted(record: PopulationRecord, most: int) -> PopulationRecord:
+    """The same version with at most so many neighbours of each item, so that it fits into a message."""
+
+    def first(lists: list[tuple[list[int], list[int]]]) -> list[tuple[list[int], list[int]]]:
+        return [(items[:most], counts[:most]) for items, counts in lists]
+
+    lists = first(record.neighbours), first(record.near), first(record.successors)
+    return replace(record, neighbours=lists[0], near=lists[1], successors=lists[2])
 
 
 def population_of(record: PopulationRecord, policy: Policy) -> Population:

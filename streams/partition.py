@@ -22,6 +22,7 @@ from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 from streams.codec import decode, encode
+from streams.sizes import fitting
 from streams.store import Changed, Changes, PartitionStore, Position
 
 Input = Literal["requests", "feedback", "feeds"]
@@ -29,7 +30,7 @@ NEWCOMER = UserState()
 REQUEST_OFFSET = "feedloom.request-offset"  # header of a decision: where its request stands
 REASON_LENGTH_MAX = 1000  # of a dead letter
 SUMS_BYTES_MAX = 8 << 20  # beyond it, sums are published with the most frequent pairs of each item alone:
-PAIRS_SENT = 2  # times `neighbours_max`
+PAIRS_SENT = 2  # times `neighbours_max`, or half of that, and so on until they fit into a message
 LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
 
@@ -321,5 +322,6 @@ class Partition:
         self.position.lessons_from = self.position.lessons_to
         value = self._new_sums
         if len(value) > SUMS_BYTES_MAX:
-            value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * self._policy.population.neighbours_max))
+            most = PAIRS_SENT * self._policy.population.neighbours_max
+            value = fitting(lambda pairs: shortlisted(record, pairs), most)
         return Message("sums", str(self.number).encode(), value, partition=self.number)

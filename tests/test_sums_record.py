@@ -13,8 +13,10 @@ from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
 from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.population_record import record_of as population_record
+from engine.population_record import shortlisted as population_shortlisted
 from engine.state import PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson, WeightLesson
-from engine.sums_record import RELATIONS, SumsRecord, merged, record_of, shortened, shortlisted
+from engine.sums_record import RELATIONS, RanksRecord, SumsRecord, merged, record_of, shortened, shortlisted
+from streams.sizes import fitting
 
 SHORT = PopulationPolicy(recent_likes=2, recent_reactions=3)
 POLICY = Policy(
@@ -209,6 +211,27 @@ def test_a_population_that_does_not_fit_together_is_refused(field: str, value: o
     msgspec.json.decode(msgspec.json.encode(document), type=PopulationRecord)
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(msgspec.json.encode(document | {field: value}), type=PopulationRecord)
+
+
+@given(lessons, st.integers(1, 3))
+def test_a_population_with_short_lists_is_one_of_a_policy_that_keeps_no_longer_ones(taught, most) -> None:
+    sums = summed(taught, 1)[0]
+    shorter = replace(POLICY, population=replace(SHORT, neighbours_max=most))
+    assert population_shortlisted(picture(fit(sums, POLICY)), most) == picture(fit(sums, shorter))
+
+
+@pytest.mark.parametrize(("bytes_max", "tried"), [(62, [12]), (61, [12, 6]), (37, [12, 6, 3]), (5, [12, 6, 3, 1])])
+def test_lists_are_halved_until_the_record_fits_into_a_message(bytes_max: int, tried: list[int]) -> None:
+    """With 12, 6, 3 and 1 numbers it has 62, 38, 26 and 18 bytes; with one it is sent in any case."""
+    lengths: list[int] = []
+
+    def of_length(most: int) -> RanksRecord:
+        lengths.append(most)
+        return RanksRecord(("", ""), [0.0] * most, [])
+
+    value = fitting(of_length, 12, bytes_max)
+    assert lengths == tried
+    assert value == msgspec.json.encode(of_length(tried[-1]))
 
 
 @given(lessons)
