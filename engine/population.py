@@ -206,7 +206,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         strengths=_strengths(sums, policy, previous),
         delta=_delta(sums, policy),
         delays=_delays(sums, policy),
-        shadow=sums.shadow.at_once(policy.memory.shadow_half_life_views),
+        shadow=sums.shadow.now(),
         shadow_views=sums.shadow.views,
     )
 

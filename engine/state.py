@@ -73,9 +73,11 @@ class Listed(Struct, frozen=True, gc=False, array_like=True):
     """The pools' own lists in a decision, for shadow evidence (`engine.shadow`).
 
     `items` and `views`, by pool, are the top of its list and how many views of such lists had been counted by then;
-    `taken` by action holds the items of the lists that it was done to: each once, whatever is delivered again.
+    a view of an item counts `delta` to the power of its place. `taken` by action holds the items of the lists that
+    it was done to: each once, whatever is delivered again.
     """
 
+    delta: float
     items: Mapping[str, tuple[str, ...]]
     views: Mapping[str, int]
     taken: Mapping[str, tuple[str, ...]] = {}
@@ -247,7 +249,8 @@ class ShadowLesson(Struct, frozen=True, gc=False, array_like=True, tag="shadow")
     """What a reaction says of pools' own lists, shown or not.
 
     `clocks`, an entry per pool, are how many views of its lists the decision knew of. `viewed` are the pools of
-    which one more listed item counts as seen; `won`, an entry per action, those of which a seen one was acted on.
+    which one more listed item counts as seen, `weight` how much that counts; `won`, an entry per action, are those of
+    which a seen one was acted on.
     """
 
     cohort: str
@@ -256,6 +259,7 @@ class ShadowLesson(Struct, frozen=True, gc=False, array_like=True, tag="shadow")
     clocks: tuple[int, ...]
     viewed: tuple[str, ...]
     won: tuple[tuple[str, ...], ...]
+    weight: float
 
 
 Lesson = ViewLesson | PriorLesson | ReactionLesson | WeightLesson | ShadowLesson
