@@ -1,6 +1,7 @@
 """The decision record: a feed together with everything it was made from, and the proof that it was."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 from msgspec import Struct
@@ -61,17 +62,19 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Considered(Struct, frozen=True, kw_only=True):
-    """Candidates of the personal pool that the decision remembers, to learn from: those of its slots, then the best.
+    """Candidates that the decision remembers, to learn from: those of its slots, then the best others.
 
     `x` are their features as they were served, float16 (items, features); `layout` says which
-    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `theta` is the version of the
-    embeddings; a view without a like counts `seen_weight`; `full` says whether correlations of the user's own
-    weights are kept.
+    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `pool` is the personal one,
+    `theta` the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A view
+    without a like counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
     """
 
+    pool: str
     layout: str
     theta: int
     items: list[str]
+    revisions: list[int]
     x: bytes
     etas: list[float]
     seen_weight: float
@@ -80,7 +83,7 @@ class Considered(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse columns that do not fit together."""
         items = len(self.items)
-        if not (items == len(self.etas) and (not items or len(self.x) % (2 * items) == 0)):
+        if not (items == len(self.etas) == len(self.revisions) and (not items or len(self.x) % (2 * items) == 0)):
             raise ValueError("the candidates of a decision do not fit their features")
 
 
@@ -123,7 +126,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_pools: list[int]
     slot_rules: str
     slot_offers: list[int]
-    considered: Considered | None = None
+    considered: Considered | None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -273,7 +276,23 @@ def difference(record: Decision) -> str | None:
         ):
             if there != made:
                 return f"{name}: pool {part.pool} has {what} {there}, made again {made}"
+    if record.considered and (misplaced := _misplaced(record, record.considered)):
+        return f"{name}: {misplaced}"
     for what in ("explored", "slot_pools", "slot_items"):
         if getattr(record, what) != getattr(again, what):
             return f"{name}: {what} is {getattr(record, what)}, made again {getattr(again, what)}"
+    return None
+
+
+def _misplaced(record: Decision, considered: Considered) -> str | None:
+    """An entry of the personal pool's list that its score puts elsewhere, in words; None when there is none.
+
+    Entries that were read all stand in the feed, so all their scores have `placed` in them.
+    """
+    etas = dict(zip(considered.items, considered.etas, strict=True))
+    for part in record.pools:
+        if part.pool == considered.pool:
+            for before, after in pairwise(part.items):
+                if etas.get(before, 0.0) < etas.get(after, 0.0):
+                    return f"pool {part.pool} has {after} after {before}, and a greater score for it"
     return None

@@ -11,9 +11,18 @@ from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
 
-PoolKind = Literal[
-    "popular", "trending", "fresh", "similar", "successor", "affinity", "personal", "random", "external"
-]
+POOL_KINDS = (
+    "popular",
+    "trending",
+    "fresh",
+    "similar",
+    "successor",
+    "affinity",
+    "personal",
+    "random",
+    "external",
+)
+PLUG_IN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
@@ -49,7 +58,7 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     of the user's own it is floor * floor_views / (floor_views + E), and a user's first page has one slot at least.
     """
 
-    kind: PoolKind
+    kind: str  # one of POOL_KINDS, or "module:Class" of a pool of your own
     ratio: float = 1.0  # its part of the fixed-ratio blend, which is also the fail-safe
     floor: float = 0.0  # share that it has at least
     floor_views: float = 0.0  # of the pool by the user, after which half its floor is left; 0: first page only
@@ -59,7 +68,9 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     priority: int = 0  # where guarantees do not fit a page, those of the lowest give way first
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Refuse kinds and shares that are none."""
+        if self.kind not in POOL_KINDS and not PLUG_IN.fullmatch(self.kind):
+            raise ValueError(f'kind is one of {", ".join(POOL_KINDS)}, or "module:Class", not {self.kind!r}')
         if not 0.0 <= self.floor <= self.cap <= 1.0:
             raise ValueError("floor and cap must be shares, with 0 <= floor <= cap <= 1")
         for name in ("ratio", "floor_views"):
@@ -263,11 +274,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         for name in self.pools:
             if not POOL_NAME.fullmatch(name):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
-        personal = [name for name, pool in self.pools.items() if pool.kind == "personal"]
-        if len(personal) > 1:
-            raise ValueError(f"one pool at most is personal, not {' and '.join(personal)}: they would be the same")
-        if personal and len(self.pools) > 1 + PERSONAL_POOLS_MAX:
-            raise ValueError(f"a personal pool stands beside at most {PERSONAL_POOLS_MAX} others")
+        self._check_personal()
         self._check_guarantees()
         session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
         if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
@@ -280,6 +287,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")
         if not any(action.reward > 0 for action in self.actions.values()):
             raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
+
+    def _check_personal(self) -> None:
+        """Refuse more than one personal pool, and more others than it has features for."""
+        personal = [name for name, pool in self.pools.items() if pool.kind == "personal"]
+        if len(personal) > 1:
+            raise ValueError(f"one pool at most is personal, not {' and '.join(personal)}: they would be the same")
+        if personal and len(self.pools) > 1 + PERSONAL_POOLS_MAX:
+            raise ValueError(f"a personal pool stands beside at most {PERSONAL_POOLS_MAX} others")
 
     def _check_guarantees(self) -> None:
         """Refuse guarantees that no page could keep."""

@@ -43,9 +43,9 @@ class Population(Struct, frozen=True):
 
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
-    item numbers, best first; `neighbours`, `near` and `successors` have an entry per item (`engine.relations`), and so
-    have the columns of `statistics`; `weights` are those of the personal pool, None before it has learned anything.
-    `newcomers` is the evidence of all users' first
+    item numbers, best first; `neighbours`, `near` and `successors` have an entry per item (`engine.relations`), and
+    so have the columns of `statistics`; `weights` are those of the personal pool, None before it has learned
+    anything. `newcomers` is the evidence of all users' first
     slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
     are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has
     an entry per rewarded action. `shadow` is the evidence of all pools' own lists by (cohort, pool, action), and

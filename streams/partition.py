@@ -311,16 +311,15 @@ class Partition:
 
     def _sums_at(self, version: int) -> Message:
         """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
-        window_ms, neighbours_max = self._policy.memory.window_ms, self._policy.population.neighbours_max
         self._teach_views()
         # The same, however turns were cut and lessons were coalesced before a restart.
         self._sums.records = self.position.lessons_to
         self._sums.at_ms = version
-        record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
+        record = record_of(self._sums, self.number, self.position.version + 1, version, self._policy)
         self._new_sums = msgspec.json.encode(record)
         self._lessons = []
         self.position.lessons_from = self.position.lessons_to
         value = self._new_sums
         if len(value) > SUMS_BYTES_MAX:
-            value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * neighbours_max))
+            value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * self._policy.population.neighbours_max))
         return Message("sums", str(self.number).encode(), value, partition=self.number)

@@ -53,7 +53,7 @@ def test_the_file_that_ships_lists_every_key_of_every_table_in_the_order_of_the_
 
 
 def test_every_kind_of_pool_that_a_policy_may_name_exists() -> None:
-    assert sorted(get_args(PoolKind)) == sorted([*KINDS, "external"])
+    assert sorted(get_args(PoolKind)) == sorted([*KINDS, "external", "personal"])
 
 
 # A file of one's own
