@@ -259,9 +259,8 @@ def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int, memory: Mem
     return _learn(done, row, lessons_of_like(row, acted.slot), memory) if liked == [acted.action] else done
 
 
-<<<<<<< HEAD
 def _find(known: Folded, reaction: Organic, at_ms: int, memory: MemoryPolicy) -> Folded:
-    """What an organic action says of the user's last decision before it, if that listed or considered the item."""
+    """What an organic action says of the user's last decision, if that listed or considered the item."""
     before = [item for item in known.state.ledger.items() if item[1].at_ms <= at_ms <= item[1].until_ms]
     if not before:
         return known
@@ -272,15 +271,6 @@ def _find(known: Folded, reaction: Organic, at_ms: int, memory: MemoryPolicy) ->
     if row.weighed is None or reaction.action not in row.weighed.liking:
         return known
     return _learn(known, row, lessons_of_choice(row, reaction.item), memory)
-=======
-def _chosen(state: UserState, reaction: Organic, at_ms: int) -> tuple[LedgerRow | None, tuple[WeightLesson, ...]]:
-    """What an organic like says of the weights: of the user's last decision, if it considered the item."""
-    before = [row for row in state.ledger.values() if row.at_ms <= at_ms <= row.until_ms]
-    row = max(before, key=lambda row: row.at_ms, default=None)
-    if row is None or row.weighed is None or reaction.action not in row.weighed.liking:
-        return None, ()
-    return row, lessons_of_choice(row, reaction.item)
->>>>>>> personal
 
 
 def _learn(done: Folded, row: LedgerRow | None, taught: tuple[WeightLesson, ...], memory: MemoryPolicy) -> Folded:

@@ -1,10 +1,10 @@
 """Shadow evidence: what each pool's own list would have earned, whoever's items stood in the feed.
 
 It is counted as if every pool had had the page to itself. A view of slot k is a view of the k-th item of each list
-that goes so far, and counts less by satiation as the k-th item of a pool in a feed does. An action on an item, in the
-feed or found elsewhere, counts for every pool that listed it at a place that was seen. So pools that are not shown
-stay known, and the fall of one that breaks is seen beside what the others would have earned meanwhile. None of it is
-evidence of what was shown, which is kept apart.
+that goes so far, and counts less by satiation as the k-th item of a pool in a feed does. An action on an item, in
+the feed or found elsewhere, counts for every pool that listed it at a place that was seen. So pools that are not
+shown stay known, and the fall of one that breaks is seen beside what the others would have earned meanwhile. None
+of it is evidence of what was shown, which is kept apart.
 
 A term's weight is its own: each decision holds how many views of a pool's lists had been counted before it, and
 those are the clock that evidence of the pool grows old by.

@@ -249,8 +249,8 @@ class ShadowLesson(Struct, frozen=True, gc=False, array_like=True, tag="shadow")
     """What a reaction says of pools' own lists, shown or not.
 
     `clocks`, an entry per pool, are how many views of its lists the decision knew of. `viewed` are the pools of
-    which one more listed item counts as seen, `weight` how much that counts; `won`, an entry per action, are those of
-    which a seen one was acted on.
+    which one more listed item counts as seen, `weight` how much that counts; `won`, an entry per action, are those
+    of which a seen one was acted on.
     """
 
     cohort: str

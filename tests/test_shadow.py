@@ -192,7 +192,7 @@ def test_a_pool_that_is_never_shown_is_known_and_needs_no_exploring() -> None:
     known = {("", "a", "like"): Tally(10.0, 1000.0), ("", "b", "like"): Tally(50.0, 1000.0)}
     facts = Facts(policy, replace(fit(Sums(), policy), shadow=known))
     prior, _ = prior_for(UserState(), facts, "")
-    assert prior.mean[0, 0] < 0.02 < 0.04 < prior.mean[1, 0]
+    assert prior.mean[:, 0] == pytest.approx([0.01, 0.05], rel=0.2)
     assert mixed_chance(UserState(), facts) < 0.006 < mixed_chance(UserState(), facts_of(policy))
     off = replace(policy, blend=BlendPolicy())
     assert prior_for(UserState(), Facts(off, facts.population), "")[0].mean[0, 0] == pytest.approx(10 / 130)
@@ -253,7 +253,8 @@ def test_shares_leave_a_broken_pool_sooner_with_shadow_evidence() -> None:
     """Without, they stay as long as what newcomers showed before counts."""
     with_shadow, without = share_after_break(shadow=True), share_after_break(shadow=False)
     print(with_shadow, without)
-    assert with_shadow < 0.1 < 0.3 < without
+    assert with_shadow < 0.1
+    assert without > 0.3
 
 
 def test_a_recording_with_shadow_evidence_is_made_again(tmp_path: Path) -> None:
