@@ -66,8 +66,8 @@ class Considered(Struct, frozen=True, kw_only=True):
 
     `x` are their features as they were served, float16 (items, features); `layout` says which
     (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `pool` is the personal one,
-    `theta` the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A view
-    without a like counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
+    `theta` the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A
+    view without a like counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
     """
 
     pool: str

@@ -175,9 +175,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     session_half_life_ms: int = 1_800_000  # after which what a user just did counts half, in a session
     cohort_half_life_ms: int = 5_184_000_000  # after which what newcomers taught of the pools counts half
     weights_half_life_ms: int = 5_184_000_000  # after which what a like said of a user's weights counts half
-    shadow_half_life_views: int = (
-        5_000  # of its lists by all users, after which shadow evidence of a pool counts half
-    )
+    shadow_half_life_views: int = 2_500  # of its lists by all, after which shadow evidence of a pool counts half
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
