@@ -30,7 +30,8 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     already reacted to them, earlier pages hold them or the catalogue bars them, `intended` how many slots utilities
     alone would have given it, `realised` how many it got. `before` are its items in earlier pages; `floor` and
     `cap` how many slots of this one it had to get and could (null: all); `missing` says that it did not answer in
-    time. What is left out is 0, null or false.
+    time. `listed` is the whole of its list for shadow evidence, empty without, and `listed_views` how many views of
+    its lists that had counted by then. What is left out is 0, null, false or empty.
     """
 
     pool: str
@@ -51,6 +52,13 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     floor: int = 0
     cap: int | None = None
     missing: bool = False
+    listed: list[str] = []
+    listed_views: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a list that is not the one that was read."""
+        if self.listed and (len(self.listed) != self.stock or self.listed[: len(self.items)] != self.items):
+            raise ValueError(f"pool {self.pool} was read of another list than it listed")
 
 
 class Considered(Struct, frozen=True, kw_only=True):

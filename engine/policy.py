@@ -115,6 +115,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     order: Order = "greedy"  # the best first; "spread" evenly; "rounded": shares right in the mean, spread
     returns: Literal["fitted", "winner", "webster"] = "fitted"  # worth of a pool's next item in a feed
     delta_one_chance: float = 0.6  # fitted: belief before any data that a further item is worth as much
+    shadow: bool = False  # whether priors come of what every pool's own list would have earned, shown or not
 
     def __post_init__(self) -> None:
         """Refuse a prior that is not a distribution, and other numbers without a meaning."""
@@ -174,6 +175,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     session_half_life_ms: int = 1_800_000  # after which what a user just did counts half, in a session
     cohort_half_life_ms: int = 5_184_000_000  # after which what newcomers taught of the pools counts half
     weights_half_life_ms: int = 5_184_000_000  # after which what a like said of a user's weights counts half
+    shadow_half_life_views: int = 2_500  # of its lists by all, after which shadow evidence of a pool counts half
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
@@ -188,6 +190,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "session_half_life_ms",
             "cohort_half_life_ms",
             "weights_half_life_ms",
+            "shadow_half_life_views",
             "history_max",
             "open_max",
             "waiting_max",

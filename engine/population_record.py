@@ -58,6 +58,8 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
     at_ms: int
     newcomers: list[tuple[CohortCell, Tally]]
     strengths: list[tuple[CohortCell, float]]
+    shadow: list[tuple[CohortCell, Tally]]
+    shadow_views: dict[str, int]
     delta: float
     delays: list[list[Delay]]
     schema: int = SCHEMA
@@ -102,6 +104,8 @@ def record_of(population: Population, policy: Policy) -> PopulationRecord:
         at_ms=population.at_ms,
         newcomers=sorted(population.newcomers.items()),
         strengths=sorted(population.strengths.items()),
+        shadow=sorted(population.shadow.items()),
+        shadow_views=dict(population.shadow_views),
         delta=population.delta,
         delays=population.delays,
     )
@@ -141,6 +145,8 @@ def population_of(record: PopulationRecord, policy: Policy) -> Population:
         at_ms=record.at_ms,
         newcomers=dict(record.newcomers),
         strengths=dict(record.strengths),
+        shadow=dict(record.shadow),
+        shadow_views=record.shadow_views,
         delta=record.delta,
         delays=record.delays,
     )

@@ -18,6 +18,7 @@ from engine.newcomers import Newcomers, NewcomersRecord
 from engine.policy import Policy
 from engine.population import Sums
 from engine.ranked_counts import RankedCounts
+from engine.shadow import ShadowRecord
 from engine.state import Cell, CohortCell, Lesson, ReactionLesson
 from engine.tallies import DelayTallies, RankTallies
 
@@ -55,6 +56,7 @@ class SumsRecord(Struct, frozen=True, tag_field="kind", tag="sums", kw_only=True
     at_ms: int
     records: int
     newcomers: list[tuple[CohortCell, NewcomersRecord]]
+    shadow: list[ShadowRecord]
     ranks: list[RanksRecord]
     delays: list[DelaysRecord]
     items: list[str]
@@ -94,6 +96,7 @@ def record_of(sums: Sums, partition: int, since: int, version: int, policy: Poli
         at_ms=sums.at_ms,
         records=sums.records,
         newcomers=[(cell, newcomers.exported()) for cell, newcomers in sorted(sums.newcomers.items())],
+        shadow=sums.shadow.exported(),
         ranks=[RanksRecord(cell, list(t.successes), list(t.exposure)) for cell, t in sorted(sums.ranks.items())],
         delays=[DelaysRecord(cell, *t.exported()) for cell, t in sorted(sums.delays.items())],
         items=list(sums.items),
@@ -156,6 +159,8 @@ def merged(records: Iterable[SumsRecord]) -> Sums:
         for cell, record in part.newcomers:
             empty = Newcomers(record.landmark_ms, record.half_life_ms, record.most)
             sums.newcomers.setdefault(cell, empty).merge(record)
+        for shadow in part.shadow:
+            sums.shadow.merge(shadow)
         for ranks in part.ranks:
             sums.ranks.setdefault(ranks.cell, RankTallies()).merge(ranks.successes, ranks.exposure)
         for delays in part.delays:

@@ -14,7 +14,7 @@ from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.population_record import record_of as population_record
 from engine.population_record import shortlisted as population_shortlisted
-from engine.state import PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson, WeightLesson
+from engine.state import PriorLesson, Reacted, ReactionLesson, ShadowLesson, Tally, ViewLesson, WeightLesson
 from engine.sums_record import RELATIONS, RanksRecord, SumsRecord, merged, record_of, shortened, shortlisted
 from streams.sizes import fitting
 
@@ -81,7 +81,16 @@ weights = st.builds(
     st.integers(0, 11),
     st.integers(0, NOW_MS),
 )
-lessons = st.lists(st.tuples(st.integers(0, 3), views | priors | reactions | weights), max_size=40)
+shadows = st.builds(  # of decisions that knew of none before, so that all sums are exact
+    lambda pool, seen, won, weight: ShadowLesson(
+        "de", ("like",), (pool,), (0,), (pool,) * seen, ((pool,) * won,), weight * seen
+    ),
+    pools,
+    st.integers(0, 1),
+    st.integers(0, 1),
+    st.sampled_from([1.0, 0.5]),
+)
+lessons = st.lists(st.tuples(st.integers(0, 3), views | priors | shadows | reactions | weights), max_size=40)
 
 
 def picture(population: Population) -> PopulationRecord:
