@@ -18,6 +18,7 @@ from engine.feature_kernels import (
     token_affinities,
 )
 from engine.features import Layout, Raw, features_of, layout_of
+from engine.indicators import indicators
 from engine.item_tallies import FAST, FASTER, STARTS, TREND
 from engine.learning import PopulationWeights, no_weights
 from engine.population import Population
@@ -62,12 +63,16 @@ def weigh(
     facts: Facts,
     at_ms: int,
     names: tuple[str, str],
+    strangers: Sequence[str] = (),
 ) -> Weighing:
-    """Rank what the sources and the other pools' `rankings` offer; `names` are the user's and the request's."""
-    policy, layout = facts.policy, layout_of(facts.policy)
+    """Rank what the sources and the other pools' `rankings` offer; `names` are the user's and the request's.
+
+    `strangers` are the items whose numbers begin where the population's end.
+    """
+    policy, layout = facts.policy, layout_of(facts.policy, facts.catalogue)
     raw = _raw(past, rankings, facts)
     candidates = _candidates(raw, excluded, rankings, facts.population, policy.weights.depth)
-    x = features_of(raw, candidates, layout)
+    x = features_of(raw, candidates, layout, indicators(candidates, strangers, layout, facts))
     weights = weights_at(own, facts, layout, at_ms)
     taken = weights.mean
     if policy.weights.temperature > 0.0:
