@@ -46,6 +46,15 @@ GATED = {
     "nobody": ("starts", "starts_log", "fast_log", "rate", "trend_log"),
     "early": ("near_log", "last_near_log", "popularity", "fast_log", "successor_log"),
 }
+BEHAVIOUR = (
+    "near",
+    "together",
+    "successors",
+    "popularity",
+    "trends",
+    "starts",
+    "rate",
+)  # groups of reactions alone
 PRESENCE = ("reacted_to", "described")  # somebody has reacted to the item; it has attributes
 ALWAYS = ("bias", "placed")  # `placed` is 0 when candidates are ranked, and 1 of what the feed then held
 HISTORY_FULL = 20.0  # reactions at which the gate `history` is 1
@@ -64,6 +73,10 @@ class Layout(NamedTuple):
     tokens: tuple[Token, ...]
     kept: FloatArray
     key: str
+
+    def of_groups(self, groups: Sequence[str]) -> FloatArray:
+        """1 for the features of these groups, 0 for the others, (d,)."""
+        return np.array([float(group in groups) for group in self.groups])
 
     @property
     def placed(self) -> int:

@@ -85,10 +85,23 @@ class TasteLife:
         self.best[number, feed] = world.choice.acted_probability(np.sort(attractions)[: -world.slots - 1 : -1]).sum()
         outcome = user.react(feed, shown)
         for slot in np.flatnonzero(outcome.seen).tolist():
-            told = {"user": request.user, "request_id": str(feed), "slot": slot, "item": decision.slot_items[slot]}
-            self.runner.react(Seen(event_id=f"{feed}-{slot}", **told), at_ms)
+            item, name = decision.slot_items[slot], f"{feed}-{slot}"
+            seen = Seen(event_id=name, user=request.user, request_id=str(feed), slot=slot, item=item)
+            self.runner.react(seen, at_ms)
             if outcome.acted[slot]:
-                self.runner.react(Acted(event_id=f"{feed}-{slot}+", action=ACTION, **told), at_ms)
+                self.runner.react(_liked(seen), at_ms)
+
+
+def _liked(seen: Seen) -> Acted:
+    """The like of what was seen."""
+    return Acted(
+        event_id=f"{seen.event_id}+",
+        user=seen.user,
+        request_id=seen.request_id,
+        slot=seen.slot,
+        item=seen.item,
+        action=ACTION,
+    )
 
 
 class Switch(NamedTuple):
