@@ -19,6 +19,7 @@ Sums: TypeAlias = dict[Cell, list[float]]  # [S, E]
 
 AS_RECORDED: Mapping[Cell, Delay] = {}
 HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
+AHEAD_MAX = 1.0  # half-lives before a decision: further back in the log's time its evidence grows no more
 
 
 def half_lives(since_ms: int, since_served: int, now_ms: int, served: int, memory: MemoryPolicy) -> float:
@@ -40,13 +41,14 @@ def evidence_at(
     """
     sums: Sums = {}
     for cell, closed in state.closed.items():
-        factor = exp2(-half_lives(closed.landmark_ms, closed.served, now_ms, state.served[cell[0]], memory))
+        age = half_lives(closed.landmark_ms, closed.served, now_ms, state.served[cell[0]], memory)
+        factor = exp2(-max(age, -AHEAD_MAX))
         sums[cell] = [factor * closed.successes, factor * closed.exposure]
     for row in state.ledger.values():
-        weights = {
-            pool: exp2(-half_lives(row.at_ms, row.served[pool], now_ms, state.served[pool], memory))
-            for pool in row.tallies
-        }
+        weights = {}
+        for pool in row.tallies:
+            age = half_lives(row.at_ms, row.served[pool], now_ms, state.served[pool], memory)
+            weights[pool] = exp2(-max(age, -AHEAD_MAX))
         _add(sums, row, now_ms, weights, believed)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
@@ -76,7 +78,7 @@ def _add(
     sums: Sums, row: LedgerRow, now_ms: int, weights: Mapping[str, float], believed: Mapping[Cell, Delay]
 ) -> None:
     """The inner loop of reading a state: once per open row; `weights` are by pool."""
-    age_ms = min(now_ms, row.until_ms) - row.at_ms
+    age_ms = max(min(now_ms, row.until_ms) - row.at_ms, 0)  # 0 where the log's time fell back
     for pool, tallies in row.tallies.items():
         weight = weights[pool]
         for action, tally, recorded in zip(row.actions, tallies, row.delays[pool], strict=True):

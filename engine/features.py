@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blending.types import BoolArray, FloatArray, IntArray, ItemArray
+from engine.catalogue import EMPTY, Catalogue, Token
 from engine.feature_kernels import REACTIONS, put_bases, put_gated, put_presence, put_ranks
 from engine.policy import Policy
 
@@ -47,6 +48,15 @@ GATED = {
 }
 GATE_OF = np.array([gate for gate, bases in enumerate(GATED.values()) for _ in bases])
 BASE_OF = np.array([list(BASES).index(base) for bases in GATED.values() for base in bases])
+BEHAVIOUR = (
+    "near",
+    "together",
+    "successors",
+    "popularity",
+    "trends",
+    "starts",
+    "rate",
+)  # groups of reactions alone
 PRESENCE = ("reacted_to", "described")  # somebody has reacted to the item; it has attributes
 ALWAYS = ("bias", "placed")  # `placed` is 0 when candidates are ranked, and 1 of what the feed then held
 HISTORY_FULL = 20.0  # reactions at which the gate `history` is 1
@@ -55,11 +65,20 @@ EARLY = 6.0  # reactions after which the gate `early` is 1 / e
 
 
 class Layout(NamedTuple):
-    """What the features of a policy are: `names` and `groups` (d,), and a `key` of both that goes with sums."""
+    """What the features of a policy are: `names` and `groups` (d,), and a `key` of both that goes with sums.
+
+    `tokens` are the attributes that are features, in the order of these, which come last.
+    """
 
     names: tuple[str, ...]
+    groups: tuple[str, ...]
+    tokens: tuple[Token, ...]
     kept: FloatArray
     key: str
+
+    def of_groups(self, groups: Sequence[str]) -> FloatArray:
+        """1 for the features of these groups, 0 for the others, (d,)."""
+        return np.array([float(group in groups) for group in self.groups])
 
     @property
     def placed(self) -> int:
@@ -84,7 +103,7 @@ class Raw(NamedTuple):
 
 
 @cache
-def _layout(pools: tuple[str, ...], without: tuple[str, ...]) -> Layout:
+def _layout(pools: tuple[str, ...], without: tuple[str, ...], tokens: tuple[Token, ...]) -> Layout:
     groups = list(BASES.values())
     names = list(BASES)
     for gate, bases in GATED.items():
@@ -92,33 +111,33 @@ def _layout(pools: tuple[str, ...], without: tuple[str, ...]) -> Layout:
         groups += [BASES[base] for base in bases]
     names += [*PRESENCE, *ALWAYS, *(f"rank in {pool}" for pool in pools)]
     groups += ["", "", "", "", *["pools"] * len(pools)]
+    names += [f"{name}: {value}" for name, value in tokens]
+    groups += ["attributes"] * len(tokens)
     kept = np.array([float(group not in without) for group in groups])
     key = blake2b("\0".join([*names, "", *without]).encode(), digest_size=6).hexdigest()
-    return Layout(tuple(names), kept, key)
+    return Layout(tuple(names), tuple(groups), tokens, kept, key)
 
 
-def layout_of(policy: Policy) -> Layout:
-    """What the features are under a policy: a rank for each of its pools but the personal one."""
+def layout_of(policy: Policy, catalogue: Catalogue = EMPTY) -> Layout:
+    """What the features are under a policy: among them a rank for each of its pools but the personal one.
+
+    The attributes among them are the first of the catalogue, sorted: in which order they came does not matter.
+    """
     others = tuple(name for name in policy.pools if name != policy.personal)
-    return _layout(others, policy.weights.without)
+    first = catalogue.names[: min(policy.weights.attributes, catalogue.tokens)]
+    return _layout(others, policy.weights.without, tuple(sorted(first)))
 
 
-def features_of(raw: Raw, candidates: IntArray, layout: Layout) -> FloatArray:
+def features_of(raw: Raw, candidates: IntArray, layout: Layout, attributes: FloatArray) -> FloatArray:
     """f(x) of the candidates, item numbers (m,): (m, d) as they are served, rounded to float16.
 
-    Numbers beyond the population's are of items that it does not know: all that is known of them is their ranks.
+    `attributes` (m, tokens) are 1 where a candidate has one of the layout's tokens, else 0. Numbers beyond the
+    population's are of items that it does not know: their ranks and attributes are all that is known of them.
     """
-    gates = np.array(
-        [
-            min(raw.past, HISTORY_FULL) / HISTORY_FULL,
-            1.0 / (1.0 + max(raw.since_ms, 0.0) / FRESH_MS) if raw.past else 0.0,
-            float(raw.past == 0),
-            float(np.exp(-raw.past / EARLY)) if raw.past else 0.0,
-        ]
-    )
     x = np.zeros((candidates.size, len(layout.names)))
     put_bases(raw.columns, candidates, x)
-    put_gated(gates, GATE_OF, BASE_OF, x, len(BASES))
+    gates = gates_of(raw.past, raw.since_ms)
+    put_gated(np.array([gates[gate] for gate in GATED]), GATE_OF, BASE_OF, x, len(BASES))
     at = len(BASES) + len(BASE_OF)
     put_presence(raw.columns[REACTIONS], raw.described, candidates, x, at)
     at += len(PRESENCE)
@@ -127,5 +146,16 @@ def features_of(raw: Raw, candidates: IntArray, layout: Layout) -> FloatArray:
     for ranking in raw.ranks:
         put_ranks(ranking, candidates, x, at)
         at += 1
+    x[:, at:] = attributes
     x *= layout.kept
     return x.astype(np.float16).astype(np.float64)
+
+
+def gates_of(past: int, since_ms: float) -> dict[str, float]:
+    """The gates for a user with so many known reactions, the last one so long ago."""
+    return {
+        "history": min(past, HISTORY_FULL) / HISTORY_FULL,
+        "fresh": 1.0 / (1.0 + max(since_ms, 0.0) / FRESH_MS) if past else 0.0,
+        "nobody": float(past == 0),
+        "early": float(np.exp(-past / EARLY)) if past else 0.0,
+    }

@@ -18,12 +18,13 @@ from engine.feature_kernels import (
     spread_scores,
     token_affinities,
 )
-from engine.features import Layout, Raw, features_of, layout_of
+from engine.features import BEHAVIOUR, Layout, Raw, features_of, gates_of, layout_of
+from engine.indicators import indicators
 from engine.learning import PopulationWeights, no_weights
 from engine.population import Population
 from engine.relations import SUCCESSORS, Neighbours
 from engine.state import UserWeights
-from engine.weights import Weights, drawn, faded, no_sums, posterior, scores
+from engine.weights import Weights, drawn, faded, no_sums, posterior, score_variances, scores
 
 PAST_MAX = 50  # of a user's latest reactions, which features are made of
 SOURCES_MAX = 20  # reactions from which what is near is looked for
@@ -63,12 +64,16 @@ def weigh(
     facts: Facts,
     at_ms: int,
     names: tuple[str, str],
+    strangers: Sequence[str] = (),
 ) -> Weighing:
-    """Rank what the sources and the other pools' `rankings` offer; `names` are the user's and the request's."""
-    policy, layout = facts.policy, layout_of(facts.policy)
+    """Rank what the sources and the other pools' `rankings` offer; `names` are the user's and the request's.
+
+    `strangers` are the items whose numbers begin where the population's end.
+    """
+    policy, layout = facts.policy, layout_of(facts.policy, facts.catalogue)
     raw = _raw(past, rankings, facts)
     candidates = _candidates(raw, excluded, rankings, facts.population, policy.weights.depth)
-    x = features_of(raw, candidates, layout)
+    x = features_of(raw, candidates, layout, indicators(candidates, strangers, layout, facts))
     weights = weights_at(own, facts, layout, at_ms)
     taken = weights.mean
     if policy.weights.temperature > 0.0:
@@ -117,13 +122,61 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     divide_by_power(together, likes, 0.5)
     vectors = facts.items.vectors
     if vectors is not None and liked.size:
-        theirs = vectors[liked]
-        lately = 1.0 / (1.0 + past.age_ms[past.liked > 0] / RECENT_MS)
-        dot_all(vectors, theirs.sum(axis=0) / (liked.size + SURE), columns[kernels.EMBEDDING])
-        user = (lately[:, None] * theirs).sum(axis=0) / (lately.sum() + RECENT_SURE)
-        dot_all(vectors, user, columns[kernels.RECENT_EMBEDDING])
+        columns_of = (columns[kernels.EMBEDDING], columns[kernels.RECENT_EMBEDDING])
+        for user, column in zip(_user_vectors(past, vectors), columns_of, strict=True):
+            dot_all(vectors, user, column)
     since_ms = float(past.age_ms[0]) if past.items.size else 0.0
     return Raw(columns, np.diff(facts.items.starts) > 0, past.items.size, since_ms, rankings)
+
+
+def _user_vectors(past: Past, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A user's vector, and the one of late, each (d,): what the liked items have in common, shrunk to nothing."""
+    theirs = vectors[past.items[past.liked > 0]]
+    lately = 1.0 / (1.0 + past.age_ms[past.liked > 0] / RECENT_MS)
+    return theirs.sum(axis=0) / (len(theirs) + SURE), (lately[:, None] * theirs).sum(axis=0) / (
+        lately.sum() + RECENT_SURE
+    )
+
+
+def variances_of(weighing: Weighing, past: Past, own: UserWeights | None, facts: Facts, at_ms: int) -> FloatArray:
+    """How unsure the score of each ranked item is, (m,): the variance of x'w by all that is not known of w and x.
+
+    Of w it is x' Sigma x. Of x there are two parts. The products of the embeddings' vectors have the variance
+    |user|^2 times that of an item's vector, through the scale of their features. And what reactions will say of an
+    item without any is as unsure as it differs among the others: there b, the features that are made of reactions,
+    adds the mean of b' Sigma b + (w'b - mean of w'b)^2 over the candidates that somebody has reacted to.
+    """
+    layout, x = weighing.layout, weighing.x
+    belief = weights_at(own, facts, layout, at_ms)
+    found = score_variances(x, belief) + _vector_variances(weighing, belief.mean, past, facts)
+    unknown = x[:, layout.names.index("reacted_to")] == 0.0
+    if unknown.any() and not unknown.all():
+        behaviour = np.ascontiguousarray(x[~unknown] * layout.of_groups(BEHAVIOUR))
+        spread = scores(behaviour, belief.mean).var() + score_variances(behaviour, belief).mean()
+        found[unknown] += spread
+    return found
+
+
+def _vector_variances(weighing: Weighing, weights: FloatArray, past: Past, facts: Facts) -> FloatArray:
+    """What is not known of the items' vectors, as variances of their scores (m,), the `_log` feature left out."""
+    found = np.zeros(weighing.items.size)
+    vectors, variances = facts.items.vectors, facts.items.variances
+    if facts.embeddings is None or vectors is None or variances is None or not (past.liked > 0).any():
+        return found
+    known = weighing.items < facts.population.size
+    inside = weighing.items[known]
+    gates = gates_of(past.items.size, float(past.age_ms[0]))
+    for base, user in zip(("embedding", "recent_embedding"), _user_vectors(past, vectors), strict=True):
+        greatest = (vectors[inside] @ user).max(initial=0.0)
+        slope = sum(
+            gate * weights[weighing.layout.names.index(name)]
+            for name, gate in ((base, 1.0), *((f"{base} × {gate}", by) for gate, by in gates.items()))
+            if name in weighing.layout.names
+        )
+        scale = slope / greatest if greatest > 0.0 else slope
+        found[known] += scale**2 * float(user @ user) * variances[inside]
+        found[~known] += scale**2 * float(user @ user) * facts.embeddings.attributes.whole
+    return found
 
 
 def successors_of(past: Past, population: Population) -> FloatArray:

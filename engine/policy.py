@@ -35,6 +35,8 @@ SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
 SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
 PERSONAL_POOLS_MAX = 16  # other pools whose ranks are features of a personal one
+ATTRIBUTES_MAX = 16  # attributes that are features each
+PERSONAL_FREE = 21  # features that are left for other pools' ranks and for attributes
 Order = Literal["greedy", "spread", "rounded"]
 # Features of a candidate come in these groups; `engine.features` says which.
 GROUPS = (
@@ -48,6 +50,7 @@ GROUPS = (
     "rate",
     "affinity",
     "pools",
+    "attributes",
 )
 
 
@@ -215,6 +218,7 @@ class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     remembered: int = 32  # candidates that a decision remembers with their features, to learn from
     full_after_slots: int = 50  # of a user, after which correlations of the weights are kept too
     depth: int = 40  # items that are taken of each source of candidates
+    attributes: int = 0  # of the catalogue's, the first so many are a feature each: users learn a weight for each
     without: tuple[str, ...] = ()  # groups of features that are left out
 
     def __post_init__(self) -> None:
@@ -228,6 +232,8 @@ class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         _at_least_one(self, "population_half_life_ms", "remembered", "depth")
         if self.full_after_slots < 0:
             raise ValueError("full_after_slots must be at least 0")
+        if not 0 <= self.attributes <= ATTRIBUTES_MAX:
+            raise ValueError(f"attributes must be from 0 to {ATTRIBUTES_MAX}")
         unknown = sorted(set(self.without) - set(GROUPS))
         if unknown:
             raise ValueError(f"without names {unknown[0]!r}, which is none of {', '.join(GROUPS)}")
@@ -287,12 +293,16 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
 
     def _check_personal(self) -> None:
-        """Refuse more than one personal pool, and more others than it has features for."""
+        """Refuse a second personal pool, and more features than a user's weights may have."""
         personal = [name for name, pool in self.pools.items() if pool.kind == "personal"]
         if len(personal) > 1:
             raise ValueError(f"one pool at most is personal, not {' and '.join(personal)}: they would be the same")
         if personal and len(self.pools) > 1 + PERSONAL_POOLS_MAX:
             raise ValueError(f"a personal pool stands beside at most {PERSONAL_POOLS_MAX} others")
+        if personal and len(self.pools) - 1 + self.weights.attributes > PERSONAL_FREE:
+            raise ValueError(
+                f"[weights] attributes and the pools beside a personal one are at most {PERSONAL_FREE}"
+            )
 
     def _check_guarantees(self) -> None:
         """Refuse guarantees that no page could keep."""

@@ -284,7 +284,9 @@ def gather(
     if personal is not None:
         others = [ranking.items for name, ranking in zip(policy.pools, rankings, strict=True) if name != personal]
         names = request.user, request.request_id
-        weighing = weigh(visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names)
+        weighing = weigh(
+            visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)
+        )
         best = weighing.items[:most].astype(np.int32)
         rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine import feature_kernels as kernels
-from engine.features import BASES, GATED, PRESENCE, Raw, features_of, layout_of
+from engine.features import BASES, GATED, PRESENCE, Layout, Raw, features_of, layout_of
 from engine.policy import GROUPS, Policy, PoolPolicy, WeightsPolicy
 
 POOLS = {"popular": PoolPolicy("popular"), "mine": PoolPolicy("personal"), "theirs": PoolPolicy("external")}
@@ -12,6 +12,11 @@ POLICY = Policy(pools=POOLS)
 LAYOUT = layout_of(POLICY)
 PLACE = {name: at for at, name in enumerate(LAYOUT.names)}
 ITEMS = 30
+
+
+def served(raw: Raw, candidates: np.ndarray, layout: Layout) -> np.ndarray:
+    """Features without indicators of attributes."""
+    return features_of(raw, candidates, layout, np.zeros((candidates.size, 0)))
 
 
 def raw_of(random: np.random.Generator, past: int = 7, since_ms: float = 30_000.0) -> Raw:
@@ -86,7 +91,7 @@ def test_features_are_what_plain_formulas_say(seed: int, past: int) -> None:
     random = np.random.default_rng(seed)
     raw = raw_of(random, past)
     candidates = [*random.permutation(ITEMS)[:12].tolist(), ITEMS + 1]
-    x = features_of(raw, np.array(candidates, np.int64), LAYOUT)
+    x = served(raw, np.array(candidates, np.int64), LAYOUT)
     np.testing.assert_allclose(x, oracle(raw, candidates), atol=2e-3)  # a bit of float16
     assert np.abs(x).max() <= 1.0
 
@@ -95,11 +100,11 @@ def test_every_feature_has_a_name_and_a_group_that_can_be_left_out() -> None:
     """Leaving a group out leaves its features at 0 and the others as they are; sums of the two never meet."""
     raw = raw_of(np.random.default_rng(3))
     candidates = np.arange(10)
-    whole = features_of(raw, candidates, LAYOUT)
+    whole = served(raw, candidates, LAYOUT)
     left_out = set()
     for group in GROUPS:
         layout = layout_of(Policy(pools=POOLS, weights=WeightsPolicy(without=(group,))))
-        x = features_of(raw, candidates, layout)
+        x = served(raw, candidates, layout)
         gone = np.flatnonzero(layout.kept == 0.0)
         assert gone.size > 0
         assert not x[:, gone].any()
@@ -122,8 +127,8 @@ def test_items_are_told_apart_by_what_is_known_of_them_alone() -> None:
     columns[:, number], described[number] = raw.columns, raw.described
     ranks = [number[raw.ranks[0]].astype(np.int32), np.array([number[3], ITEMS + 1], np.int32)]
     candidates = np.arange(10)
-    again = features_of(Raw(columns, described, raw.past, raw.since_ms, ranks), number[candidates], LAYOUT)
-    np.testing.assert_array_equal(again, features_of(raw, candidates, LAYOUT))
+    again = served(Raw(columns, described, raw.past, raw.since_ms, ranks), number[candidates], LAYOUT)
+    np.testing.assert_array_equal(again, served(raw, candidates, LAYOUT))
 
 
 def test_presence_with_nothing_differs_from_absence() -> None:
@@ -131,7 +136,7 @@ def test_presence_with_nothing_differs_from_absence() -> None:
     raw = raw_of(np.random.default_rng(5))
     raw.columns[kernels.NEAR] = 0.0
     raw.columns[kernels.NEAR, :3] = 1.0, 1e-12, 0.0
-    near = features_of(raw, np.arange(3), LAYOUT)[:, PLACE["near_log"]]
+    near = served(raw, np.arange(3), LAYOUT)[:, PLACE["near_log"]]
     assert near[0] > near[1] > near[2] == 0.0
 
 
@@ -139,10 +144,10 @@ def test_presence_with_nothing_differs_from_absence() -> None:
 def test_one_outlier_bounds_a_column_and_leaves_the_others_features_alone(huge: float) -> None:
     """It is the greatest of its column in this request; a request without it as a candidate does not notice."""
     raw = raw_of(np.random.default_rng(6))
-    before = features_of(raw, np.arange(1, 9), LAYOUT)
+    before = served(raw, np.arange(1, 9), LAYOUT)
     raw.columns[kernels.TREND, 0] = huge
-    x = features_of(raw, np.arange(9), LAYOUT)
+    x = served(raw, np.arange(9), LAYOUT)
     assert np.isfinite(x).all()
     assert np.abs(x).max() <= 1.0
     assert (x[:, PLACE["trend_log"]] >= 0.0).all()
-    np.testing.assert_array_equal(features_of(raw, np.arange(1, 9), LAYOUT), before)
+    np.testing.assert_array_equal(served(raw, np.arange(1, 9), LAYOUT), before)
