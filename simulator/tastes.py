@@ -33,14 +33,14 @@ class Tastes:
     """
 
     name: str = "tastes"
-    items: int = 256
-    traits: tuple[str, ...] = ("kind", "mood")
-    values: int = 8
-    liked: int = 2
+    items: int = 384
+    traits: tuple[str, ...] = ("kind",)
+    values: int = 16
+    liked: int = 4
     base: float = -3.0
-    gains: tuple[float, ...] = (2.0, 1.5)
+    gains: tuple[float, ...] = (3.0,)
     quality: float = 0.3
-    feeds: int = 120
+    feeds: int = 160
     slots: int = SLOTS
     choice: Choice = field(default=LOGARITHMIC)
 
@@ -69,9 +69,8 @@ class TasteUser:
         self._stream = Stream(seed, user)
         random = np.random.default_rng((seed, TASTE, user))
         spread = round(SWITCH_SPREAD * world.feeds)
-        self.switch = world.feeds // 2 + int(
-            random.integers(-spread, spread + 1)
-        )  # the first feed of the new taste
+        # The first feed of the new taste.
+        self.switch = world.feeds // 2 + int(random.integers(-spread, spread + 1))
         orders = [random.permutation(world.values) for _ in world.traits]
         self._liked = [
             [np.isin(np.arange(world.values), order[first : first + world.liked]) for order in orders]
