@@ -102,7 +102,7 @@ def test_every_feature_has_a_name_and_a_group_that_can_be_left_out() -> None:
     candidates = np.arange(10)
     whole = served(raw, candidates, LAYOUT)
     left_out = set()
-    for group in GROUPS:
+    for group in sorted({*GROUPS} - {"attributes"}):  # of which there are none without a catalogue
         layout = layout_of(Policy(pools=POOLS, weights=WeightsPolicy(without=(group,))))
         x = served(raw, candidates, layout)
         gone = np.flatnonzero(layout.kept == 0.0)
