@@ -65,7 +65,9 @@ def test_an_item_known_by_its_attributes_alone_has_a_less_sure_vector() -> None:
     belief = weights_at(own, facts, layout_of(facts.policy, facts.catalogue), NOW_MS)
     whole = variances_of(weighing, gathered.visitor.past, own, facts, NOW_MS)
     of_vectors = whole - score_variances(weighing.x, belief)
-    here = np.isin(weighing.items, [facts.population.number(item) for item in same if item not in gathered.strangers])
+    here = np.isin(
+        weighing.items, [facts.population.number(item) for item in same if item not in gathered.strangers]
+    )
     trained = here & (facts.items.variances[np.minimum(weighing.items, facts.population.size - 1)] > 0)
     young = weighing.items == number
     assert trained.sum() >= 5
