@@ -22,13 +22,15 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
     flag = weighing.layout.placed
     x[:, flag] = placed[kept]
     etas = weighing.etas[kept] + weighing.weights[flag] * x[:, flag]
+    numbers = weighing.items[kept].tolist()
+    size, strangers = population.size, gathered.strangers
+    items = [population.items[number] if number < size else strangers[number - size] for number in numbers]
     return Considered(
+        pool=policy.personal or "",
         layout=weighing.layout.key,
         theta=gathered.facts.items.theta,
-        items=[
-            population.items[number] if number < population.size else gathered.strangers[number - population.size]
-            for number in weighing.items[kept].tolist()
-        ],
+        items=items,
+        revisions=[gathered.facts.catalogue.revision(item) for item in items],
         x=x.astype(np.float16).tobytes(),
         etas=[float(f"{eta:.5g}") for eta in etas.tolist()],  # more digits are noise
         seen_weight=settings.seen_weight,

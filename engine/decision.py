@@ -1,6 +1,7 @@
 """The decision record: a feed together with everything it was made from, and the proof that it was."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 from msgspec import Struct
@@ -29,7 +30,8 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     already reacted to them, earlier pages hold them or the catalogue bars them, `intended` how many slots utilities
     alone would have given it, `realised` how many it got. `before` are its items in earlier pages; `floor` and
     `cap` how many slots of this one it had to get and could (null: all); `missing` says that it did not answer in
-    time. What is left out is 0, null or false.
+    time. `listed` is the whole of its list for shadow evidence, empty without, and `listed_views` how many views of
+    its lists that had counted by then. What is left out is 0, null, false or empty.
     """
 
     pool: str
@@ -50,20 +52,29 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     floor: int = 0
     cap: int | None = None
     missing: bool = False
+    listed: list[str] = []
+    listed_views: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a list that is not the one that was read."""
+        if self.listed and (len(self.listed) != self.stock or self.listed[: len(self.items)] != self.items):
+            raise ValueError(f"pool {self.pool} was read of another list than it listed")
 
 
 class Considered(Struct, frozen=True, kw_only=True):
-    """Candidates of the personal pool that the decision remembers, to learn from: those of its slots, then the best.
+    """Candidates that the decision remembers, to learn from: those of its slots, then the best others.
 
     `x` are their features as they were served, float16 (items, features); `layout` says which
-    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `theta` is the version of the
-    embeddings; a view without a like counts `seen_weight`; `full` says whether correlations of the user's own
-    weights are kept.
+    (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `pool` is the personal one,
+    `theta` the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A
+    view without a like counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
     """
 
+    pool: str
     layout: str
     theta: int
     items: list[str]
+    revisions: list[int]
     x: bytes
     etas: list[float]
     seen_weight: float
@@ -72,7 +83,7 @@ class Considered(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse columns that do not fit together."""
         items = len(self.items)
-        if not (items == len(self.etas) and (not items or len(self.x) % (2 * items) == 0)):
+        if not (items == len(self.etas) == len(self.revisions) and (not items or len(self.x) % (2 * items) == 0)):
             raise ValueError("the candidates of a decision do not fit their features")
 
 
@@ -115,7 +126,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_pools: list[int]
     slot_rules: str
     slot_offers: list[int]
-    considered: Considered | None = None
+    considered: Considered | None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -265,7 +276,23 @@ def difference(record: Decision) -> str | None:
         ):
             if there != made:
                 return f"{name}: pool {part.pool} has {what} {there}, made again {made}"
+    if record.considered and (misplaced := _misplaced(record, record.considered)):
+        return f"{name}: {misplaced}"
     for what in ("explored", "slot_pools", "slot_items"):
         if getattr(record, what) != getattr(again, what):
             return f"{name}: {what} is {getattr(record, what)}, made again {getattr(again, what)}"
+    return None
+
+
+def _misplaced(record: Decision, considered: Considered) -> str | None:
+    """An entry of the personal pool's list that its score puts elsewhere, in words; None when there is none.
+
+    Entries that were read all stand in the feed, so all their scores have `placed` in them.
+    """
+    etas = dict(zip(considered.items, considered.etas, strict=True))
+    for part in record.pools:
+        if part.pool == considered.pool:
+            for before, after in pairwise(part.items):
+                if etas.get(before, 0.0) < etas.get(after, 0.0):
+                    return f"pool {part.pool} has {after} after {before}, and a greater score for it"
     return None

@@ -12,7 +12,7 @@ from engine.item_table import NO_ITEMS, ItemTable, item_table
 from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
 from engine.population import Population
-from engine.state import Tally
+from engine.state import CohortCell, Tally
 
 
 def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
@@ -62,11 +62,12 @@ class Facts(Struct, frozen=True, dict=True):
     @cached_property
     def newcomers(self) -> FloatArray:
         """S and E of all newcomers, shape (cohorts, 2, pools, actions)."""
-        cohorts, pools, actions = self.places
-        table = np.zeros((len(cohorts), 2, len(pools), len(actions)))
-        for cell, tally in self.population.newcomers.items():
-            self._put(table, cell, tally)
-        return table
+        return self._table(self.population.newcomers)
+
+    @cached_property
+    def shadow(self) -> FloatArray:
+        """S and E of all pools' own lists, shape (cohorts, 2, pools, actions)."""
+        return self._table(self.population.shadow)
 
     @cached_property
     def alike(self) -> FloatArray:
@@ -84,6 +85,14 @@ class Facts(Struct, frozen=True, dict=True):
         known = sorted((number, from_ms) for number, from_ms in numbered if number is not None)
         table = np.array(known, np.int64).reshape(-1, 2)
         return table[:, 0], table[:, 1]
+
+    def _table(self, tallies: Mapping[CohortCell, Tally]) -> FloatArray:
+        """S and E of each cell that the policy has, shape (cohorts, 2, pools, actions)."""
+        cohorts, pools, actions = self.places
+        table = np.zeros((len(cohorts), 2, len(pools), len(actions)))
+        for cell, tally in tallies.items():
+            self._put(table, cell, tally)
+        return table
 
     def _put(self, table: FloatArray, cell: tuple[str, str, str], value: Tally | float) -> None:
         """Put a value into its cell, if the policy has it."""

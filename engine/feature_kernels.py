@@ -3,8 +3,12 @@
 import numpy as np
 
 from blending.compiled import compiled
-from blending.types import FloatArray, IntArray, ItemArray
+from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 
+# Columns of what features are made of, by item.
+NEAR, LAST_NEAR, TOGETHER, SUCCESSOR, EMBEDDING, RECENT_EMBEDDING, LIKES, TREND, FAST, FASTER, STARTS = range(11)
+REACTIONS, AFFINITY, COLUMNS = 11, 12, 13
+LOG_OF_GREATEST = float(np.log(1.01))
 AFFINITY_SURE = 5.0  # reactions' worth of belief that a user likes a token as often as others do
 AFFINITY_MAX = 1.0
 
@@ -101,19 +105,75 @@ def mean_affinities(starts: IntArray, tokens: IntArray, of_token: FloatArray, fo
 
 
 @compiled
-def of_greatest(scores: FloatArray, candidates: IntArray, column: FloatArray) -> None:
-    """Scores of the candidates as parts of the greatest of them, within [-1, 1]."""
+def put_column(scores: FloatArray, candidates: IntArray, x: FloatArray, part: int, log: int) -> None:
+    """Scores of the candidates as parts of the greatest of them, within [-1, 1], and what their logarithms are.
+
+    They go into the columns `part` and `log` of x, unless these are below 0. The logarithm's column is
+    1 + log((part + .01) / 1.01) / 4.7, from just above 0 to 1; and 0 where there is nothing.
+    """
     greatest = 0.0
-    for place in range(candidates.size):
-        greatest = max(greatest, scores[candidates[place]])
+    for candidate in candidates:
+        if candidate < scores.size:
+            greatest = max(greatest, scores[candidate])
     scale = 1.0 / greatest if greatest > 0.0 else 1.0
     for place in range(candidates.size):
-        column[place] = min(max(scores[candidates[place]] * scale, -1.0), 1.0)
+        if candidates[place] >= scores.size:
+            continue
+        value = min(max(scores[candidates[place]] * scale, -1.0), 1.0)
+        if part >= 0:
+            x[place, part] = value
+        if log >= 0 and value > 0.0:
+            x[place, log] = 1.0 + (np.log(value + 0.01) - LOG_OF_GREATEST) / 4.7
 
 
 @compiled
-def log_of_greatest(parts: FloatArray, column: FloatArray) -> None:
-    """log(part + .01) from (0, 1] to (0, 1]; 0 where there is nothing, which is less than the least there is."""
-    for place in range(parts.size):
-        part = parts[place]
-        column[place] = 1.0 + np.log(part + 0.01) / 4.7 if part > 0.0 else 0.0
+def put_bases(columns: FloatArray, candidates: IntArray, x: FloatArray) -> None:
+    """Fill the first columns of x, which are `engine.features.BASES`."""
+    likes, reactions, affinity = columns[LIKES], columns[REACTIONS], columns[AFFINITY]
+    put_column(columns[NEAR], candidates, x, 0, 1)
+    put_column(columns[TOGETHER], candidates, x, -1, 2)
+    put_column(columns[SUCCESSOR], candidates, x, -1, 3)
+    put_column(columns[LAST_NEAR], candidates, x, -1, 4)
+    put_column(columns[EMBEDDING], candidates, x, 5, -1)
+    put_column(columns[RECENT_EMBEDDING], candidates, x, 6, 7)
+    put_column(np.log1p(likes), candidates, x, 8, -1)
+    put_column(np.log1p(columns[TREND]), candidates, x, 9, -1)
+    put_column(columns[TREND], candidates, x, -1, 10)
+    put_column(columns[FAST], candidates, x, -1, 11)
+    put_column(columns[FASTER], candidates, x, -1, 12)
+    put_column(columns[STARTS], candidates, x, 13, 14)
+    put_column(np.exp(affinity) * np.log1p(likes), candidates, x, -1, 17)
+    for place in range(candidates.size):
+        item = candidates[place]
+        if item < likes.size:
+            x[place, 15] = (likes[item] + 2.0) / (reactions[item] + 4.0)
+            x[place, 16] = affinity[item]
+
+
+@compiled
+def put_gated(gates: FloatArray, gate_of: IntArray, base_of: IntArray, x: FloatArray, first: int) -> None:
+    """Fill columns from `first` on: a base times a gate, by the numbers of both."""
+    for place in range(len(x)):
+        for at in range(gate_of.size):
+            x[place, first + at] = gates[gate_of[at]] * x[place, base_of[at]]
+
+
+@compiled
+def put_presence(
+    reactions: FloatArray, described: BoolArray, candidates: IntArray, x: FloatArray, first: int
+) -> None:
+    """Fill two columns: somebody has reacted to the item; it has attributes."""
+    for place in range(candidates.size):
+        item = candidates[place]
+        if item < reactions.size:
+            x[place, first] = 1.0 if reactions[item] > 0.0 else 0.0
+            x[place, first + 1] = 1.0 if described[item] else 0.0
+
+
+@compiled
+def put_ranks(ranking: ItemArray, candidates: IntArray, x: FloatArray, column: int) -> None:
+    """Fill a column with 1 / sqrt(1 + rank) of the candidates that a pool lists."""
+    for rank in range(ranking.size):
+        for place in range(candidates.size):
+            if candidates[place] == ranking[rank]:
+                x[place, column] = 1.0 / np.sqrt(1.0 + rank)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blending.types import FloatArray, IntArray, ItemArray
+from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 from engine.catalogue import EMPTY, Catalogue, Token
-from engine.feature_kernels import log_of_greatest, of_greatest
+from engine.feature_kernels import REACTIONS, put_bases, put_gated, put_presence, put_ranks
 from engine.policy import Policy
 
 # name -> its group, which `[weights] without` may leave out; the order is that of the features
@@ -46,6 +46,8 @@ GATED = {
     "nobody": ("starts", "starts_log", "fast_log", "rate", "trend_log"),
     "early": ("near_log", "last_near_log", "popularity", "fast_log", "successor_log"),
 }
+GATE_OF = np.array([gate for gate, bases in enumerate(GATED.values()) for _ in bases])
+BASE_OF = np.array([list(BASES).index(base) for bases in GATED.values() for base in bases])
 BEHAVIOUR = (
     "near",
     "together",
@@ -85,26 +87,16 @@ class Layout(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """What features are made of: an entry per item of the population in each column, float64.
+    """What features are made of: `columns` has an entry per item of the population, float64 (12, items).
 
-    `past` is how many of the user's reactions are known, `since_ms` how long ago the last one was. `described`,
-    uint8 (items,), marks items that have attributes; `ranks` has the list of each other pool.
+    They are what is near, near to the last reaction, together, a successor, the inner products with the user's
+    vector and the recent one, likes, the three trends, starts, and reactions (`feature_kernels` numbers them); then
+    the affinity. `past` is how many of the user's reactions are known, `since_ms` how long ago the last one was.
+    `described`, (items,), marks items that have attributes; `ranks` has the list of each other pool.
     """
 
-    near: FloatArray
-    last_near: FloatArray
-    together: FloatArray
-    successor: FloatArray
-    embedding: FloatArray
-    recent_embedding: FloatArray
-    likes: FloatArray
-    trend: FloatArray
-    fast: FloatArray
-    faster: FloatArray
-    starts: FloatArray
-    reactions: FloatArray
-    affinity: FloatArray
-    described: FloatArray
+    columns: FloatArray
+    described: BoolArray
     past: int
     since_ms: float
     ranks: Sequence[ItemArray]
@@ -142,54 +134,17 @@ def features_of(raw: Raw, candidates: IntArray, layout: Layout, attributes: Floa
     `attributes` (m, tokens) are 1 where a candidate has one of the layout's tokens, else 0. Numbers beyond the
     population's are of items that it does not know: their ranks and attributes are all that is known of them.
     """
-    known = candidates < raw.near.size
-    inside = candidates[known]
-    table = {name: np.zeros(candidates.size) for name in (*BASES, *PRESENCE)}
-    column = np.empty(inside.size)
-
-    def put(name: str, values: FloatArray, *, both: bool = False, log_only: bool = False) -> None:
-        of_greatest(values, inside, column)
-        if not log_only:
-            table[name][known] = column
-        if both or log_only:
-            logs = np.empty(inside.size)
-            log_of_greatest(column, logs)
-            table[name if log_only else f"{name}_log"][known] = logs
-
-    put("near", raw.near, both=True)
-    put("together_log", raw.together, log_only=True)
-    put("successor_log", raw.successor, log_only=True)
-    put("last_near_log", raw.last_near, log_only=True)
-    put("embedding", raw.embedding)
-    put("recent_embedding", raw.recent_embedding, both=True)
-    put("popularity", np.log1p(raw.likes))
-    put("trend_log", raw.trend, log_only=True)
-    put("trend", np.log1p(raw.trend))
-    put("fast_log", raw.fast, log_only=True)
-    put("faster_log", raw.faster, log_only=True)
-    put("starts", raw.starts, both=True)
-    table["rate"][known] = (raw.likes[inside] + 2.0) / (raw.reactions[inside] + 4.0)
-    table["affinity"][known] = raw.affinity[inside]
-    put("affinity_popularity", np.exp(raw.affinity) * np.log1p(raw.likes))
-    table["reacted_to"][known] = raw.reactions[inside] > 0.0
-    table["described"][known] = raw.described[inside]
+    x = np.zeros((candidates.size, len(layout.names)))
+    put_bases(raw.columns, candidates, x)
     gates = gates_of(raw.past, raw.since_ms)
-    x = np.empty((candidates.size, len(layout.names)))
-    at = 0
-    for name in BASES:
-        x[:, at] = table[name]
-        at += 1
-    for gate, bases in GATED.items():
-        for base in bases:
-            x[:, at] = gates[gate] * table[base]
-            at += 1
-    for name in PRESENCE:
-        x[:, at] = table[name]
-        at += 1
-    x[:, at : at + 2] = 1.0, 0.0
-    at += 2
+    put_gated(np.array([gates[gate] for gate in GATED]), GATE_OF, BASE_OF, x, len(BASES))
+    at = len(BASES) + len(BASE_OF)
+    put_presence(raw.columns[REACTIONS], raw.described, candidates, x, at)
+    at += len(PRESENCE)
+    x[:, at] = 1.0
+    at += len(ALWAYS)
     for ranking in raw.ranks:
-        x[:, at] = _ranks(ranking, candidates)
+        put_ranks(ranking, candidates, x, at)
         at += 1
     x[:, at:] = attributes
     x *= layout.kept
@@ -204,14 +159,3 @@ def gates_of(past: int, since_ms: float) -> dict[str, float]:
         "nobody": float(past == 0),
         "early": float(np.exp(-past / EARLY)) if past else 0.0,
     }
-
-
-def _ranks(ranking: ItemArray, candidates: IntArray) -> FloatArray:
-    """1 / sqrt(1 + rank) of the candidates that a pool lists, 0 of the others."""
-    column = np.zeros(candidates.size)
-    if ranking.size:
-        order = np.argsort(ranking, kind="stable")
-        place = np.minimum(np.searchsorted(ranking[order], candidates), ranking.size - 1)
-        there = ranking[order][place] == candidates
-        column[there] = 1.0 / np.sqrt(1.0 + order[place][there])
-    return column

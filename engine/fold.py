@@ -17,6 +17,7 @@ from engine.evidence import NOTHING, matured, with_closed
 from engine.learning import learned, lessons_of_choice, lessons_of_like, lessons_of_view
 from engine.newcomers import plus
 from engine.policy import MemoryPolicy
+from engine.shadow import lessons_of_action, lessons_of_slot, listed_of
 from engine.state import (
     Cursor,
     LedgerRow,
@@ -121,6 +122,7 @@ def row_of(decision: Decision, memory: MemoryPolicy) -> LedgerRow:
         cohort=decision.cohort,
         levels=tuple(decision.levels),
         weighed=_weighed_of(decision),
+        listed=listed_of(decision),
     )
 
 
@@ -207,7 +209,7 @@ def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: Mem
     """Credit a reaction to its slot if it has one, and enter an action into the history in any case."""
     if isinstance(reaction, Organic):
         known = _remember(state, reaction, at_ms, memory)
-        return known if known.outcome == "duplicate" else _learn(known, *_chosen(state, reaction, at_ms), memory)
+        return known if known.outcome == "duplicate" else _find(known, reaction, at_ms, memory)
     row = state.ledger.get(reaction.request_id)
     if row is None:
         done = _wait(state, reaction, at_ms, memory)
@@ -235,7 +237,8 @@ def _see(state: UserState, row: LedgerRow, seen: Seen, memory: MemoryPolicy) -> 
         ]
     )
     row = replace(row, seen=row.seen | bit, tallies=_with_lessons(row, seen.slot, lessons))
-    done = Folded(_with_open(state, seen.request_id, row), lessons, "credited")
+    shadows = lessons_of_slot(row, seen.slot)
+    done = Folded(_with_open(state, seen.request_id, row), (*lessons, *shadows), "credited")
     return _learn(done, row, lessons_of_view(row, seen.slot), memory)
 
 
@@ -249,19 +252,25 @@ def _act(state: UserState, row: LedgerRow, acted: Acted, at_ms: int, memory: Mem
     lessons = (_view_lesson(row, acted.slot, acted.action, 1.0, 0.0, delay_ms),) if counts else ()
     bits = {**row.acted, acted.action: before | bit}
     row = replace(row, acted=bits, tallies=_with_lessons(row, acted.slot, lessons))
-    done = Folded(_with_open(state, acted.request_id, row), lessons, "credited" if counts else "noted")
+    row, shadows = lessons_of_action(row, acted.item, acted.action)
+    done = Folded(_with_open(state, acted.request_id, row), (*lessons, *shadows), "credited" if counts else "noted")
     liking = row.weighed.liking if row.weighed else ()
     liked = [action for action in liking if row.acted.get(action, 0) & bit]
     return _learn(done, row, lessons_of_like(row, acted.slot), memory) if liked == [acted.action] else done
 
 
-def _chosen(state: UserState, reaction: Organic, at_ms: int) -> tuple[LedgerRow | None, tuple[WeightLesson, ...]]:
-    """What an organic like says of the weights: of the user's last decision before it, if that considered the item."""
-    before = [row for row in state.ledger.values() if row.at_ms <= at_ms <= row.until_ms]
-    row = max(before, key=lambda row: row.at_ms, default=None)
-    if row is None or row.weighed is None or reaction.action not in row.weighed.liking:
-        return None, ()
-    return row, lessons_of_choice(row, reaction.item)
+def _find(known: Folded, reaction: Organic, at_ms: int, memory: MemoryPolicy) -> Folded:
+    """What an organic action says of the user's last decision, if that listed or considered the item."""
+    before = [item for item in known.state.ledger.items() if item[1].at_ms <= at_ms <= item[1].until_ms]
+    if not before:
+        return known
+    request_id, row = max(before, key=lambda item: item[1].at_ms)
+    row, shadows = lessons_of_action(row, reaction.item, reaction.action)
+    if row.listed is not None:
+        known = Folded(_with_open(known.state, request_id, row), known.lessons + shadows, known.outcome)
+    if row.weighed is None or reaction.action not in row.weighed.liking:
+        return known
+    return _learn(known, row, lessons_of_choice(row, reaction.item), memory)
 
 
 def _learn(done: Folded, row: LedgerRow | None, taught: tuple[WeightLesson, ...], memory: MemoryPolicy) -> Folded:

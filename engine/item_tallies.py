@@ -74,9 +74,8 @@ class ItemTallies:
     def exported(self, size: int) -> TalliesRecord:
         """The columns as data."""
         self._make_room(size)
-        return TalliesRecord(
-            list(self._landmarks_ms), *self._plain[:, :size].tolist(), self._fading[:, :size].tolist()
-        )
+        reactions, followed = self._plain[:, :size].tolist()
+        return TalliesRecord(list(self._landmarks_ms), reactions, followed, self._fading[:, :size].tolist())
 
     def merge(self, record: TalliesRecord, numbers: list[int]) -> None:
         """Add what another partition exported; `numbers` says which item here each of its items is."""

@@ -4,6 +4,7 @@ Every term is linearised at the score that was served (`engine.weight_kernels`),
 A like is a choice among the candidates that the decision remembers; a view without one says a little against it.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +22,16 @@ from engine.weights import (
     move_landmark,
     no_sums,
     packed,
-    packed_size,
     posterior,
 )
 
-OWN_AFTER = 100.0  # likes of everybody, before which nobody has weights of their own
 RIDGE_OWN = 1e-3  # least precision of a user's own weights around the population's, per like of its strength
+
+
+@cache
+def _diagonal(features: int) -> FloatArray:
+    """The packed unit matrix."""
+    return packed(np.eye(features))
 
 
 class PopulationWeights(NamedTuple):
@@ -129,12 +134,12 @@ class WeightSums:
             return None
         features = self._sums.moment.size
         scale = faded((now_ms - self._landmark_ms) / settings.population_half_life_ms)
-        ridge = packed(np.eye(features) * settings.ridge)
+        ridge = settings.ridge * _diagonal(features)
         mean = posterior(ridge, np.zeros(features), *self._sums, scale=scale).mean
         likes = scale * self.likes
         per_like = scale * self._sums.precision / max(likes, 1.0)
-        least = packed(np.eye(features) * RIDGE_OWN)
-        return PopulationWeights(self.layout, likes, mean, settings.strength * (per_like + least))
+        precision = settings.strength * (per_like + RIDGE_OWN * _diagonal(features))
+        return PopulationWeights(self.layout, likes, mean, precision)
 
     def exported(self, half_life_ms: int) -> WeightSumsRecord:
         """These sums as data."""
@@ -157,8 +162,7 @@ class WeightSums:
 
 def no_weights(layout: str, features: int, settings: WeightsPolicy) -> PopulationWeights:
     """What is believed before any term: nothing but the ridge."""
-    precision = packed(np.eye(features) * settings.ridge) * settings.strength
-    assert precision.size == packed_size(features)
+    precision = settings.strength * settings.ridge * _diagonal(features)
     return PopulationWeights(layout, 0.0, np.zeros(features), precision)
 
 

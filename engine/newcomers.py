@@ -47,7 +47,7 @@ class Newcomers:
 
     def _weight(self, at_ms: int) -> float:
         """The weight of a term of this moment, after moving the landmark if the term is too far from it."""
-        self.landmark_ms, factor, weight = _forward(self.landmark_ms, at_ms, self._half_life_ms)
+        self.landmark_ms, factor, weight = forward(self.landmark_ms, at_ms, self._half_life_ms)
         if factor != 1.0:
             self.successes *= factor
             self.exposure *= factor
@@ -57,12 +57,12 @@ class Newcomers:
 
     def at(self, now_ms: int) -> Tally:
         """S and E as they count at a moment."""
-        factor = _faded(self.landmark_ms, now_ms, self._half_life_ms)
+        factor = faded(self.landmark_ms, now_ms, self._half_life_ms)
         return Tally(factor * self.successes, factor * self.exposure)
 
     def tails_at(self, now_ms: int, most: int) -> Tails:
         """The tails as they count at a moment, of this length."""
-        factor = _faded(self.landmark_ms, now_ms, self._half_life_ms)
+        factor = faded(self.landmark_ms, now_ms, self._half_life_ms)
         tails = no_tails(most)
         for tail, own in zip(tails, self.tails, strict=True):
             tail[: own.size] = factor * own[:most]
@@ -84,7 +84,7 @@ class Newcomers:
             tail[: len(part)] += [weight * amount for amount in part[: tail.size]]
 
 
-def _forward(landmark_ms: int, at_ms: int, half_life_ms: int) -> tuple[int, float, float]:
+def forward(landmark_ms: int, at_ms: int, half_life_ms: int) -> tuple[int, float, float]:
     """The landmark for a term of a moment, moved if it is too far; factor of older terms; weight of the term."""
     since = (at_ms - landmark_ms) / half_life_ms
     if since > HALF_LIVES_MAX:
@@ -92,14 +92,14 @@ def _forward(landmark_ms: int, at_ms: int, half_life_ms: int) -> tuple[int, floa
     return landmark_ms, 1.0, exp2(max(since, -1000.0))
 
 
-def _faded(landmark_ms: int, now_ms: int, half_life_ms: int) -> float:
+def faded(landmark_ms: int, now_ms: int, half_life_ms: int) -> float:
     """What sums that are weighted from a landmark count at a moment."""
     return exp2(min((landmark_ms - now_ms) / half_life_ms, 0.0))
 
 
 def plus(old: Taught, term: Tally, level: float, at_ms: int, half_life_ms: int) -> Taught:
     """What a user has taught, and a term of this moment more, at this level of the user."""
-    landmark_ms, factor, weight = _forward(old.landmark_ms, at_ms, half_life_ms)
+    landmark_ms, factor, weight = forward(old.landmark_ms, at_ms, half_life_ms)
     return Taught(
         old.successes + term.successes,
         old.leveled_exposure + level * term.exposure,
@@ -111,5 +111,5 @@ def plus(old: Taught, term: Tally, level: float, at_ms: int, half_life_ms: int) 
 
 def taught_at(taught: Taught, now_ms: int, half_life_ms: int) -> Tally:
     """A user's part in S and E as they count at a moment."""
-    factor = _faded(taught.landmark_ms, now_ms, half_life_ms)
+    factor = faded(taught.landmark_ms, now_ms, half_life_ms)
     return Tally(factor * taught.weighted_successes, factor * taught.weighted_exposure)

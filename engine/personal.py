@@ -8,6 +8,7 @@ import numpy as np
 from blending.randomness import key_of
 from blending.sampling import normals
 from blending.types import FloatArray, IntArray, ItemArray
+from engine import feature_kernels as kernels
 from engine.facts import Facts
 from engine.feature_kernels import (
     divide_by_power,
@@ -19,7 +20,6 @@ from engine.feature_kernels import (
 )
 from engine.features import BEHAVIOUR, Layout, Raw, features_of, gates_of, layout_of
 from engine.indicators import indicators
-from engine.item_tallies import FAST, FASTER, STARTS, TREND
 from engine.learning import PopulationWeights, no_weights
 from engine.population import Population
 from engine.relations import SUCCESSORS, Neighbours
@@ -27,6 +27,7 @@ from engine.state import UserWeights
 from engine.weights import Weights, drawn, faded, no_sums, posterior, score_variances, scores
 
 PAST_MAX = 50  # of a user's latest reactions, which features are made of
+SOURCES_MAX = 20  # reactions from which what is near is looked for
 NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of what is near
 NEAR_LEAST = 0.01  # and what it counts at least
 DISLIKED = 0.3  # of what it would count as a source, had it been liked
@@ -102,15 +103,17 @@ def _without_own(shared: PopulationWeights) -> Weights:
 
 def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     population = facts.population
-    size, statistics = population.size, population.statistics
+    statistics, likes = population.statistics, population.likes.astype(np.float64)
     reactions = statistics.reactions
-    columns = np.zeros((5, size))
-    near, last_near, together, embedding, recent = columns
-    likes = population.likes.astype(np.float64)
+    columns = np.zeros((kernels.COLUMNS, population.size))
+    columns[kernels.LIKES], columns[kernels.REACTIONS] = likes, reactions
+    columns[kernels.TREND : kernels.STARTS + 1] = statistics.fading
+    columns[kernels.SUCCESSOR] = successors_of(past, population)
+    columns[kernels.AFFINITY] = affinity_of(past, facts)
+    near, last_near, together = (columns[place] for place in (kernels.NEAR, kernels.LAST_NEAR, kernels.TOGETHER))
     recency = (1.0 / (1.0 + past.age_ms / NEAR_PROFILE_MS) + NEAR_LEAST) * np.where(past.liked > 0, 1.0, DISLIKED)
-    most = facts.policy.population.recent_reactions
-    sources = past.items[:most]
-    _spread(population.near, sources, recency[:most] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
+    sources = past.items[:SOURCES_MAX]
+    _spread(population.near, sources, recency[:SOURCES_MAX] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
     divide_by_power(near, reactions, 0.4)
     _spread(population.near, past.items[:1], np.ones(min(past.items.size, 1)), last_near)
     divide_by_power(last_near, reactions, 0.4)
@@ -119,36 +122,20 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     divide_by_power(together, likes, 0.5)
     vectors = facts.items.vectors
     if vectors is not None and liked.size:
-        for user, column in zip(_user_vectors(past, vectors), (embedding, recent), strict=True):
+        columns_of = (columns[kernels.EMBEDDING], columns[kernels.RECENT_EMBEDDING])
+        for user, column in zip(_user_vectors(past, vectors), columns_of, strict=True):
             dot_all(vectors, user, column)
-    affinity = affinity_of(past, facts)
-    fading = statistics.fading
-    return Raw(
-        near,
-        last_near,
-        together,
-        successors_of(past, population),
-        embedding,
-        recent,
-        likes,
-        fading[TREND],
-        fading[FAST],
-        fading[FASTER],
-        fading[STARTS],
-        reactions,
-        affinity,
-        (np.diff(facts.items.starts) > 0).astype(np.float64),
-        past.items.size,
-        float(past.age_ms[0]) if past.items.size else 0.0,
-        rankings,
-    )
+    since_ms = float(past.age_ms[0]) if past.items.size else 0.0
+    return Raw(columns, np.diff(facts.items.starts) > 0, past.items.size, since_ms, rankings)
 
 
 def _user_vectors(past: Past, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """A user's vector, and the one of late, each (d,): what the liked items have in common, shrunk to nothing."""
     theirs = vectors[past.items[past.liked > 0]]
     lately = 1.0 / (1.0 + past.age_ms[past.liked > 0] / RECENT_MS)
-    return theirs.sum(axis=0) / (len(theirs) + SURE), lately @ theirs / (lately.sum() + RECENT_SURE)
+    return theirs.sum(axis=0) / (len(theirs) + SURE), (lately[:, None] * theirs).sum(axis=0) / (
+        lately.sum() + RECENT_SURE
+    )
 
 
 def variances_of(weighing: Weighing, past: Past, own: UserWeights | None, facts: Facts, at_ms: int) -> FloatArray:
@@ -241,23 +228,24 @@ def _candidates(
 ) -> IntArray:
     """The union of what each source offers and the other pools list, in that order."""
     half = max(depth // 2, 1)
+    columns = raw.columns
     sources = [
-        (raw.near, depth + half),
-        (raw.successor, depth),
-        (raw.together, depth),
-        (raw.recent_embedding, depth),
-        (raw.likes, half),
-        (raw.trend, half),
-        (raw.fast, half),
-        (raw.starts, half),
-        (liked_affinity(raw.affinity, population), half),
+        (columns[kernels.NEAR], depth + half),
+        (columns[kernels.SUCCESSOR], depth),
+        (columns[kernels.TOGETHER], depth),
+        (columns[kernels.RECENT_EMBEDDING], depth),
+        (columns[kernels.LIKES], half),
+        (columns[kernels.TREND], half),
+        (columns[kernels.FAST], half),
+        (columns[kernels.STARTS], half),
+        (liked_affinity(columns[kernels.AFFINITY], population), half),
     ]
-    barred = np.zeros(raw.near.size, np.uint8)
+    barred = np.zeros(population.size, np.uint8)
     barred[excluded] = 1
-    union = np.empty(min(sum(most for _, most in sources), raw.near.size), np.int64)
+    union = np.empty(min(sum(most for _, most in sources), population.size), np.int64)
     filled = 0
     for column, most in sources:
-        filled = join_top(np.ascontiguousarray(column), most, barred, union, filled)
+        filled = join_top(column, most, barred, union, filled)
     listed = dict.fromkeys(union[:filled].tolist())
     for ranking in rankings:
         listed |= dict.fromkeys(ranking.tolist())

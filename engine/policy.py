@@ -11,9 +11,18 @@ from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
 
-PoolKind = Literal[
-    "popular", "trending", "fresh", "similar", "successor", "affinity", "personal", "random", "external"
-]
+POOL_KINDS = (
+    "popular",
+    "trending",
+    "fresh",
+    "similar",
+    "successor",
+    "affinity",
+    "personal",
+    "random",
+    "external",
+)
+PLUG_IN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 POOL_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 ACTION_LENGTH_MAX = 64
 POOLS_MAX = 32
@@ -52,7 +61,7 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     of the user's own it is floor * floor_views / (floor_views + E), and a user's first page has one slot at least.
     """
 
-    kind: PoolKind
+    kind: str  # one of POOL_KINDS, or "module:Class" of a pool of your own
     ratio: float = 1.0  # its part of the fixed-ratio blend, which is also the fail-safe
     floor: float = 0.0  # share that it has at least
     floor_views: float = 0.0  # of the pool by the user, after which half its floor is left; 0: first page only
@@ -62,7 +71,9 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     priority: int = 0  # where guarantees do not fit a page, those of the lowest give way first
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Refuse kinds and shares that are none."""
+        if self.kind not in POOL_KINDS and not PLUG_IN.fullmatch(self.kind):
+            raise ValueError(f'kind is one of {", ".join(POOL_KINDS)}, or "module:Class", not {self.kind!r}')
         if not 0.0 <= self.floor <= self.cap <= 1.0:
             raise ValueError("floor and cap must be shares, with 0 <= floor <= cap <= 1")
         for name in ("ratio", "floor_views"):
@@ -107,6 +118,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     order: Order = "greedy"  # the best first; "spread" evenly; "rounded": shares right in the mean, spread
     returns: Literal["fitted", "winner", "webster"] = "fitted"  # worth of a pool's next item in a feed
     delta_one_chance: float = 0.6  # fitted: belief before any data that a further item is worth as much
+    shadow: bool = False  # whether priors come of what every pool's own list would have earned, shown or not
 
     def __post_init__(self) -> None:
         """Refuse a prior that is not a distribution, and other numbers without a meaning."""
@@ -166,6 +178,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     session_half_life_ms: int = 1_800_000  # after which what a user just did counts half, in a session
     cohort_half_life_ms: int = 5_184_000_000  # after which what newcomers taught of the pools counts half
     weights_half_life_ms: int = 5_184_000_000  # after which what a like said of a user's weights counts half
+    shadow_half_life_views: int = 2_500  # of its lists by all, after which shadow evidence of a pool counts half
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
@@ -180,6 +193,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "session_half_life_ms",
             "cohort_half_life_ms",
             "weights_half_life_ms",
+            "shadow_half_life_views",
             "history_max",
             "open_max",
             "waiting_max",

@@ -1,10 +1,12 @@
 """Where candidates come from: the port of all pools, those that ship, and `gather`, which asks them.
 
 A pool ranks items for one user and leaves out what it is told to; it never sees another pool's list, and
-its scores are compared with nobody's. A new pool is a class here and a line in `KINDS`.
+its scores are compared with nobody's. A pool of your own is a class, and `kind = "module:Class"` in a policy.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import import_module
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -30,7 +32,7 @@ from engine.personal import (
     successors_of,
     weigh,
 )
-from engine.policy import PoolKind
+from engine.policy import Policy
 from engine.population import Population
 from engine.state import UserState
 
@@ -64,6 +66,19 @@ class Pool(Protocol):
 
     def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank this pool's items for a visitor."""
+
+
+@cache
+def plugged_in(kind: str) -> Pool:
+    """The pool of a policy's `kind = "module:Class"`, made once. Raises InputError where there is none."""
+    module, _, name = kind.partition(":")
+    try:
+        pool: Pool = getattr(import_module(module), name)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise InputError(f"the pool {kind!r} cannot be had: {error}") from error
+    if not callable(getattr(pool, "rank", None)):
+        raise InputError(f"the pool {kind!r} has no method rank(visitor, facts, most)")
+    return pool
 
 
 class Popular:
@@ -138,18 +153,20 @@ class Random:
 
 
 def _best(scores: FloatArray, visitor: Visitor, most: int) -> Ranking:
-    """The `most` items with the largest scores above 0 that may be offered."""
+    """The `most` items with the largest scores above 0 that may be offered, older items first among equals."""
     barred = np.zeros(scores.size, np.uint8)
     barred[visitor.excluded] = 1
     best = np.empty(min(most, scores.size), np.int64)
     filled = join_top(scores, best.size, barred, best, 0) if best.size else 0
-    passed = 0
-    if filled:
-        passed = int((scores[visitor.excluded] > scores[best[filled - 1]]).sum())
-    return Ranking(best[:filled].astype(np.int32), passed)
+    theirs = scores[visitor.excluded]
+    better = theirs > 0.0
+    if filled == most:  # else all are better than what is missing
+        last = best[filled - 1]
+        better &= (theirs > scores[last]) | ((theirs == scores[last]) & (visitor.excluded < last))
+    return Ranking(best[:filled].astype(np.int32), int(better.sum()))
 
 
-KINDS: Mapping[PoolKind, Pool] = {
+KINDS: Mapping[str, Pool] = {
     "popular": Popular(),
     "trending": Trending(),
     "fresh": Fresh(),
@@ -159,6 +176,12 @@ KINDS: Mapping[PoolKind, Pool] = {
     "random": Random(),
 }
 AS_NAMED: Mapping[str, Pool] = {}  # no pool is replaced
+
+
+def pools_of(policy: Policy) -> dict[str, Pool]:
+    """The pools of a policy that are asked by name: all but the external ones and the personal one."""
+    asked = {name: pool.kind for name, pool in policy.pools.items() if pool.kind not in {"external", "personal"}}
+    return {name: KINDS[kind] if kind in KINDS else plugged_in(kind) for name, kind in asked.items()}
 
 
 NOBODY = Visitor(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -241,8 +264,7 @@ def gather(
         )
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
-    shipped = {name: KINDS[pool.kind] for name, pool in policy.pools.items() if pool.kind in KINDS}
-    asked = {**shipped, **replaced}
+    asked = {**pools_of(policy), **replaced}
     personal = None if policy.personal in asked else policy.personal
     visitor = visitor_of(state, request, facts, at_ms, shown) if asked or personal else NOBODY
     strangers: dict[str, int] = {}

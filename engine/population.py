@@ -19,7 +19,18 @@ from engine.newcomers import Newcomers
 from engine.policy import Policy
 from engine.ranked_counts import RankedCounts
 from engine.relations import SUCCESSORS, UNITS, Neighbours, Relation, kernel_units
-from engine.state import Cell, CohortCell, Lesson, PriorLesson, ReactionLesson, Tally, ViewLesson, WeightLesson
+from engine.shadow import ShadowSums
+from engine.state import (
+    Cell,
+    CohortCell,
+    Lesson,
+    PriorLesson,
+    ReactionLesson,
+    ShadowLesson,
+    Tally,
+    ViewLesson,
+    WeightLesson,
+)
 from engine.tallies import DelayTallies, RankTallies
 
 STRENGTH_SD = 1.5  # of the logarithm of how alike users are believed to be before any data
@@ -32,12 +43,13 @@ class Population(Struct, frozen=True):
 
     Items are numbered in the order of their first appearance; `items` and `number_of` only ever grow, and
     this version speaks of the first `size` of them. `likes` has shape (size,); `popular` and `fresh` are
-    item numbers, best first; `neighbours`, `near` and `successors` have an entry per item (`engine.relations`), and so
-    have the columns of `statistics`; `weights` are those of the personal pool, None before it has learned anything.
-    `newcomers` is the evidence of all users' first
+    item numbers, best first; `neighbours`, `near` and `successors` have an entry per item (`engine.relations`), and
+    so have the columns of `statistics`; `weights` are those of the personal pool, None before it has learned
+    anything. `newcomers` is the evidence of all users' first
     slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
     are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has
-    an entry per rewarded action.
+    an entry per rewarded action. `shadow` is the evidence of all pools' own lists by (cohort, pool, action), and
+    `shadow_views` how many views of them it has counted, by pool.
     """
 
     version: int
@@ -58,6 +70,8 @@ class Population(Struct, frozen=True):
     strengths: Mapping[CohortCell, float]
     delta: float
     delays: list[list[Delay]]
+    shadow: Mapping[CohortCell, Tally] = {}
+    shadow_views: Mapping[str, int] = {}
 
     def number(self, item: str) -> int | None:
         """The number of an item, None if this version does not know it."""
@@ -82,6 +96,7 @@ class Sums:
         self.together, self.near, self.successors = Relation(), Relation(), Relation()
         self.tallies = ItemTallies()
         self.weights = WeightSums()
+        self.shadow = ShadowSums()
         self.reactions = 0  # how many have been absorbed
 
     def absorb(self, lessons: Iterable[Lesson], at_ms: int, policy: Policy) -> None:
@@ -95,6 +110,8 @@ class Sums:
                 self.newcomers_changed = (self.records, self.at_ms)
             elif isinstance(lesson, WeightLesson):
                 self.weights.add(lesson, policy.weights.population_half_life_ms)
+            elif isinstance(lesson, ShadowLesson):
+                self.shadow.add(lesson, policy.memory.shadow_half_life_views)
             else:
                 self._absorb_reaction(lesson, policy)
         self.records += 1
@@ -189,6 +206,8 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         strengths=_strengths(sums, policy, previous),
         delta=_delta(sums, policy),
         delays=_delays(sums, policy),
+        shadow=sums.shadow.now(),
+        shadow_views=sums.shadow.views,
     )
 
 

@@ -57,7 +57,12 @@ def mixed_chance(state: UserState, facts: Facts) -> float:
 
 
 def _others(state: UserState, facts: Facts) -> FloatArray:
-    """S and E of everybody else's first slots, shape (cohorts, 2, pools, actions); S <= E."""
+    """S and E of everybody else's first slots, shape (cohorts, 2, pools, actions); S <= E.
+
+    With shadow evidence they are those of everybody's lists instead, this user's part in them included.
+    """
+    if facts.policy.blend.shadow:
+        return facts.shadow
     if not state.taught:
         return facts.newcomers
     (cohorts, pools, actions), table = facts.places, facts.newcomers.copy()

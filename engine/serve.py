@@ -12,7 +12,7 @@ from blending.kernels import offering
 from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
-from blending.types import FloatArray, IntArray
+from blending.types import FloatArray, IntArray, ItemArray
 from engine.considered import considered_of
 from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
 from engine.errors import InputError
@@ -222,11 +222,11 @@ def _parts(
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
     population, slots = gathered.facts.population, request.slots
+    shadow = gathered.facts.policy.blend.shadow
     strength = np.round(beliefs.strength, 3)  # to be read, and short: the posterior has it to the last bit
     parts = []
     for pool, (name, ranking) in enumerate(zip(gathered.facts.policy.pools, gathered.rankings, strict=True)):
         verdicts = verdict_letters(made.verdicts[pool])
-        read = ranking.items[: len(verdicts)].tolist()
         _, floor, cap = page.limits[:, pool].tolist() if page.limits.size else (0, 0, slots)
         parts.append(
             PoolPart(
@@ -242,17 +242,23 @@ def _parts(
                 filtered=ranking.filtered,
                 intended=int(wished[pool]),
                 realised=verdicts.count("p"),
-                items=[
-                    population.items[number]
-                    if number < population.size
-                    else gathered.strangers[number - population.size]
-                    for number in read
-                ],
+                items=_named(ranking.items[: len(verdicts)], gathered),
                 verdicts=verdicts,
                 before=int(beliefs.before[pool]),
                 floor=floor,
                 cap=cap if cap < slots else None,
                 missing=ranking.missing,
+                listed=_named(ranking.items, gathered) if shadow else [],
+                listed_views=population.shadow_views.get(name, 0) if shadow else 0,
             )
         )
     return parts
+
+
+def _named(numbers: ItemArray, gathered: Gathered) -> list[str]:
+    """The names of items."""
+    population, strangers = gathered.facts.population, gathered.strangers
+    return [
+        population.items[number] if number < population.size else strangers[number - population.size]
+        for number in numbers.tolist()
+    ]

@@ -69,6 +69,20 @@ class Weighed(Struct, frozen=True, gc=False, array_like=True):
     full: bool
 
 
+class Listed(Struct, frozen=True, gc=False, array_like=True):
+    """The pools' own lists in a decision, for shadow evidence (`engine.shadow`).
+
+    `items` and `views`, by pool, are the top of its list and how many views of such lists had been counted by then;
+    a view of an item counts `delta` to the power of its place. `taken` by action holds the items of the lists that
+    it was done to: each once, whatever is delivered again.
+    """
+
+    delta: float
+    items: Mapping[str, tuple[str, ...]]
+    views: Mapping[str, int]
+    taken: Mapping[str, tuple[str, ...]] = {}
+
+
 class UserWeights(Struct, frozen=True, gc=False, array_like=True):
     """A user's own sums (`engine.weights.Sums`) as float64 bytes, each term weighted forward from a landmark."""
 
@@ -86,6 +100,7 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     slots it had been given with these; `cohort` and `levels` (by action) are those of the decision's priors. `seen`
     is a bit set over slots; `acted` holds one per action that was taken. A bit is set once, whatever is delivered
     again: this is the dedupe. `tallies` by pool, an entry per action, are the sums over the bits that are set.
+    `listed` are the pools' own lists, None without shadow evidence.
     """
 
     at_ms: int
@@ -105,6 +120,7 @@ class LedgerRow(Struct, frozen=True, gc=False, array_like=True):
     seen: int = 0
     acted: Mapping[str, int] = {}
     tallies: Mapping[str, tuple[Tally, ...]] = {}
+    listed: Listed | None = None
 
 
 class Reacted(Struct, frozen=True, gc=False, array_like=True, order=True):
@@ -229,4 +245,21 @@ class WeightLesson(Struct, frozen=True, gc=False, array_like=True, tag="weight")
     at_ms: int
 
 
-Lesson = ViewLesson | PriorLesson | ReactionLesson | WeightLesson
+class ShadowLesson(Struct, frozen=True, gc=False, array_like=True, tag="shadow"):
+    """What a reaction says of pools' own lists, shown or not.
+
+    `clocks`, an entry per pool, are how many views of its lists the decision knew of. `viewed` are the pools of
+    which one more listed item counts as seen, `weight` how much that counts; `won`, an entry per action, are those
+    of which a seen one was acted on.
+    """
+
+    cohort: str
+    actions: tuple[str, ...]
+    pools: tuple[str, ...]
+    clocks: tuple[int, ...]
+    viewed: tuple[str, ...]
+    won: tuple[tuple[str, ...], ...]
+    weight: float
+
+
+Lesson = ViewLesson | PriorLesson | ReactionLesson | WeightLesson | ShadowLesson

@@ -71,6 +71,7 @@ OPTIONS = [
         type=DurationType(),
         help="Run once more without the order inside sessions, whose gaps are at most this: 30m, 1h, or off.",
     ),
+    click.option("--ablate", metavar="PART", help="Run once more without a group of features, or 'own' weights."),
     click.option("--break", "broken", type=BreakType(), help="Run once more with a pool random from there on."),
     click.option("--record", type=click.Path(path_type=Path), help="Write the topics into this new folder."),
     click.option("--out", type=click.Path(path_type=Path), help="Write the report page into this folder."),
@@ -154,6 +155,7 @@ def checked(options: Options) -> tuple[Policy, ReplayPlan]:
         batch=options["batch"],
         clock=options["clock"],
         shuffle_within_ms=options["shuffle_within"] or None,
+        ablate=options["ablate"],
         broken=options["broken"],
     )
     plan.check(policy)

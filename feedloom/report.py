@@ -108,6 +108,13 @@ def _further(summary: Summary) -> list[str]:
             f"{OURS} with {broken.pool} broken: hit@10 {after} right after it; {last} in the last fifth, "
             f"of whose slots {broken.pool} has {broken.share_last_fifth:.1%}"
         )
+    if ablation := summary.ablation:
+        minus = ablation.feedloom_minus
+        reached = f"hit@10 {_decimal(ablation.hit_at_10, 4)}, nDCG@10 {_decimal(ablation.ndcg_at_10, 4)}"
+        lines.append(
+            f"{OURS} without {ablation.part}: {reached}; the whole is {minus.difference:+.4f} better, "
+            f"standard error {minus.standard_error:.4f}, paired by user"
+        )
     return lines
 
 
@@ -122,7 +129,8 @@ def _personal(summary: Summary) -> str:
 
 
 def _speed(s: Summary) -> str:
-    return f"{s.scored:,} feeds scored, {s.feeds_per_s:,.0f} feeds/s, {s.seconds:.1f} s in all"
+    speed = f"{s.feeds_per_s:,.0f} feeds/s, {s.us_per_slate:,.0f} µs to make one"
+    return f"{s.scored:,} feeds scored, {speed}, {s.seconds:.1f} s in all"
 
 
 def _page(result: Backtest, titles: Mapping[str, str]) -> str:

@@ -11,9 +11,11 @@ import json
 import platform
 import subprocess
 import sys
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,8 @@ EQUAL = {"equal": 800, "equal_delay": 800}  # seeds of the blend alone, for its 
 FEEDS = 2000
 EQUAL_FEEDS = 500
 OURS = (FEEDLOOM, ORACLE)
+TABLES = ("actions", "blend", "population", "memory")  # of a policy: those that matter to the worlds
+NOT_THESE = (("population", "recent_reactions"), ("memory", "weights_half_life_ms"))
 OF_THE_OTHERS = [f"simulator/{name}.py" for name in ("choice", "worlds", "users", "policies", "peers")]
 
 Regrets = dict[str, list[float]]  # by policy, seed by seed
@@ -57,8 +61,20 @@ def setting() -> dict[str, Any]:
     """Where and of what the proof was made; the commits stand beside each world's figures."""
     return {
         "machine": f"{platform.machine()}, {platform.system()}, python {platform.python_version()}",
-        "policy": Policy().version,
+        "policy": version_of(Policy()),
     }
+
+
+def version_of(policy: Policy) -> str:
+    """A short hash of what matters to the worlds.
+
+    They bring pools of their own, all of them external. So nothing there is ranked by weights, vectors or what goes
+    with what: these tables are left out, and the two fields of others that say how such is learned.
+    """
+    tables = {name: msgspec.to_builtins(getattr(policy, name)) for name in TABLES}
+    for table, name in NOT_THESE:
+        del tables[table][name]
+    return blake2b(msgspec.json.encode(tables), digest_size=6).hexdigest()
 
 
 def commit() -> str:

@@ -20,9 +20,9 @@ from engine.state import UserState
 from simulator.baselines import PLAIN, baselines
 from simulator.disturbances import shuffled_within
 from simulator.interactions import NOT_POSITIVE, Interaction
-from simulator.replay_plan import ReplayPlan
+from simulator.replay_plan import ReplayPlan, without
 from simulator.runs import FEEDLOOM, Progress, Replay, Run, broken_from, replayed, requests_before, scored_from
-from simulator.scoreboard import Backtest, Broken, ExampleSlot, Reached, Summary
+from simulator.scoreboard import Ablation, Backtest, Broken, ExampleSlot, Reached, Summary
 from streams.embedded import Log
 
 LAST_PART = 0.2  # of the requests, over which pool shares are reported, and what is left of a broken pool
@@ -66,8 +66,15 @@ def backtest(
     broken = None
     if plan.broken:
         broken = _broken(run(Run(f"{plan.broken.pool} broken", rows, policy, broken=plan.broken, items=items)))
+    ablation = None
+    if plan.ablate:
+        ablated = run(Run(f"without {plan.ablate}", rows, without(policy, plan.ablate), items=items))
+        minus = plain.board.minus_hits(FEEDLOOM, ablated.board.hits(FEEDLOOM))
+        reached = _whole(ablated)
+        ablation = Ablation(plan.ablate, reached.hit_at_10, reached.ndcg_at_10, minus)
+    summary = _summary(plain, dataset, perf_counter() - started)
     return Backtest(
-        _summary(plain, dataset, perf_counter() - started, order_shuffled, broken),
+        replace(summary, order_shuffled=order_shuffled, broken=broken, ablation=ablation),
         plain.board.timeline(),
         *_example(plain),
     )
@@ -100,9 +107,7 @@ def _check_rows(rows: Sequence[Interaction], plan: ReplayPlan) -> None:
         raise InputError("the log has no positive event after the break: let the pool --break earlier")
 
 
-def _summary(
-    plain: Replay, dataset: str, seconds: float, order_shuffled: Reached | None, broken: Broken | None
-) -> Summary:
+def _summary(plain: Replay, dataset: str, seconds: float) -> Summary:
     board, policy, requests = plain.board, plain.run.policy, requests_before(plain.run.rows)
     return Summary(
         dataset=dataset,
@@ -113,10 +118,8 @@ def _summary(
         views_to_personal=_views_to_personal(plain.runner.facts),
         seconds=seconds,
         feeds_per_s=requests / plain.feedloom_seconds,
-        us_per_slate=1e6 * plain.feedloom_seconds / requests,
+        us_per_slate=1e6 * plain.slate_seconds / requests,
         digest=plain.digest,
-        order_shuffled=order_shuffled,
-        broken=broken,
     )
 
 

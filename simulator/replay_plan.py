@@ -3,10 +3,12 @@
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import InputError
-from engine.policy import Policy
+from engine.policy import GROUPS, Policy
 
+OWN = "own"  # the part that is users' own weights: without it all have the population's
 Clock = Literal["strict", "event"]
 
 
@@ -35,6 +37,7 @@ class ReplayPlan(Struct, frozen=True):
     clock: Clock = "strict"
     shuffle_within_ms: int | None = None  # a second run without the order inside sessions with gaps up to this
     broken: Break | None = None  # a further run in which a pool breaks
+    ablate: str | None = None  # a further run without a part of what ranks the personal pool
 
     def check(self, policy: Policy) -> None:
         """Raise InputError where the plan does not go with the policy."""
@@ -47,3 +50,17 @@ class ReplayPlan(Struct, frozen=True):
                 f"--break names the pool {self.broken.pool!r}, which the policy does not have: "
                 f"choose one of {', '.join(policy.pools)}"
             )
+        if self.ablate is not None:
+            without(policy, self.ablate)
+
+
+def without(policy: Policy, part: str) -> Policy:
+    """The policy without a group of features, or users' own weights. Raises InputError if it has no such part."""
+    parts = (OWN, *GROUPS)
+    if part not in parts:
+        raise InputError(f"--ablate takes one of {', '.join(parts)}, not {part!r}")
+    if policy.personal is None:
+        raise InputError("--ablate leaves out a part of a personal pool's ranking, and the policy has no such pool")
+    if part == OWN:
+        return replace(policy, weights=replace(policy.weights, own=False))
+    return replace(policy, weights=replace(policy.weights, without=(*policy.weights.without, part)))

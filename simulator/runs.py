@@ -62,7 +62,8 @@ class Replay:
             self.runner.put(update, run.rows[0].at_ms)
         requests = sum(row.positive for row in run.rows)
         self.board = Scoreboard([*run.baselines, FEEDLOOM], list(run.policy.pools), requests)
-        self.feedloom_seconds = 0.0
+        self.feedloom_seconds = 0.0  # with all that it learns
+        self.slate_seconds = 0.0  # of it, what it takes to answer, fits of the population and training included
         self.last: Decision | None = None
         self._first_scored = scored_from(run.rows, plan)
         self._first_broken = broken_from(run.rows, run.broken)
@@ -90,6 +91,7 @@ class Replay:
         population = self.runner.facts.population
         size, item = population.size, population.number(row.item)
         decision = self.runner.serve(request, gathered, at_ms)
+        self.slate_seconds += perf_counter() - started
         self._react(number, row, decision)
         self.feedloom_seconds += perf_counter() - started
         self._score(row, decision, scored=number >= self._first_scored)

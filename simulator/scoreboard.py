@@ -56,13 +56,23 @@ class Broken(Struct, frozen=True):
     share_last_fifth: float
 
 
+class Ablation(Struct, frozen=True):
+    """feedloom's figures without a part of what ranks its personal pool, and what it lacks to those with it."""
+
+    part: str
+    hit_at_10: float
+    ndcg_at_10: float
+    feedloom_minus: Paired
+
+
 class Summary(Struct, frozen=True):
     """The JSON document of `backtest` and `demo`.
 
     `feedloom_minus` has every other policy. `views_to_personal` is by pool and action how many of a user's own
     views weigh as much as the prior of a known user: the share of the prior after n views is s / (s + n).
-    `us_per_slate` is what feedloom takes for a feed with all it learns from the log, in microseconds; `seconds` are
-    those of all runs. `order_shuffled` and `broken` are of further runs, None where these were not asked for.
+    `us_per_slate` is what a feed takes, in microseconds, with its part of all fits and trainings; `feeds_per_s`
+    counts what is learned of the reactions too. `seconds` are those of all runs. `order_shuffled`, `broken` and
+    `ablation` are of further runs, None where not asked for.
     """
 
     dataset: str
@@ -77,6 +87,7 @@ class Summary(Struct, frozen=True):
     digest: str
     order_shuffled: Reached | None = None
     broken: Broken | None = None
+    ablation: Ablation | None = None
 
 
 class Timeline(Struct, frozen=True):
@@ -151,15 +162,20 @@ class Scoreboard:
 
     def minus(self, policy: str) -> dict[str, Paired]:
         """Every other policy's hit@10 taken from this one's: a ratio of sums over users, its error linearised."""
+        return {name: self.minus_hits(policy, self._hits[name]) for name in sorted(self._hits.keys() - {policy})}
+
+    def hits(self, policy: str) -> FloatArray:
+        """1 for each request whose item stood in the policy's feed, else 0."""
+        return self._hits[policy]
+
+    def minus_hits(self, policy: str, hits: FloatArray) -> Paired:
+        """A policy's hit@10 less that of these hits on the same requests."""
         users = int(self._users.max(initial=0)) + 1
         asked = np.bincount(self._users, self._scored, users)
-        paired = {}
-        for name in self._hits.keys() - {policy}:
-            gained = np.bincount(self._users, (self._hits[policy] - self._hits[name]) * self._scored, users)
-            difference = float(gained.sum() / asked.sum())
-            error = float(np.sqrt(((gained - difference * asked) ** 2).sum()) / asked.sum())
-            paired[name] = Paired(difference, error)
-        return dict(sorted(paired.items()))
+        gained = np.bincount(self._users, (self._hits[policy] - hits) * self._scored, users)
+        difference = float(gained.sum() / asked.sum())
+        error = float(np.sqrt(((gained - difference * asked) ** 2).sum()) / asked.sum())
+        return Paired(difference, error)
 
     def reached(self, policy: str, first: int, end: int | None = None) -> Reached:
         """A policy's means over the requests from `first` to before `end`, scored or not."""

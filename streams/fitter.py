@@ -8,12 +8,13 @@ from msgspec.structs import replace
 
 from engine.policy import Policy
 from engine.population import fit
-from engine.population_record import record_of
+from engine.population_record import record_of, shortlisted
 from engine.sums_record import SumsRecord, merged
 from streams.broker import Producer, whole_topic
 from streams.facts import FactsReader
 from streams.partition import Message
 from streams.settings import Settings
+from streams.sizes import fitting
 
 log = logging.getLogger(__name__)
 
@@ -94,4 +95,5 @@ class Fitter:
 def fitted(records: list[SumsRecord], policy: Policy, version: int) -> bytes:
     """The population version of these sums, as it is published."""
     population = replace(fit(merged(records), policy), version=version)
-    return msgspec.json.encode(record_of(population, policy))
+    record = record_of(population, policy)
+    return fitting(lambda most: shortlisted(record, most), policy.population.neighbours_max)

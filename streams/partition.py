@@ -22,6 +22,7 @@ from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 from streams.codec import decode, encode
+from streams.sizes import fitting
 from streams.store import Changed, Changes, PartitionStore, Position
 
 Input = Literal["requests", "feedback", "feeds"]
@@ -29,7 +30,7 @@ NEWCOMER = UserState()
 REQUEST_OFFSET = "feedloom.request-offset"  # header of a decision: where its request stands
 REASON_LENGTH_MAX = 1000  # of a dead letter
 SUMS_BYTES_MAX = 8 << 20  # beyond it, sums are published with the most frequent pairs of each item alone:
-PAIRS_SENT = 2  # times `neighbours_max`
+PAIRS_SENT = 2  # times `neighbours_max`, or half of that, and so on until they fit into a message
 LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
 
@@ -311,16 +312,16 @@ class Partition:
 
     def _sums_at(self, version: int) -> Message:
         """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
-        window_ms, neighbours_max = self._policy.memory.window_ms, self._policy.population.neighbours_max
         self._teach_views()
         # The same, however turns were cut and lessons were coalesced before a restart.
         self._sums.records = self.position.lessons_to
         self._sums.at_ms = version
-        record = record_of(self._sums, self.number, self.position.version + 1, version, window_ms)
+        record = record_of(self._sums, self.number, self.position.version + 1, version, self._policy)
         self._new_sums = msgspec.json.encode(record)
         self._lessons = []
         self.position.lessons_from = self.position.lessons_to
         value = self._new_sums
         if len(value) > SUMS_BYTES_MAX:
-            value = msgspec.json.encode(shortlisted(record, PAIRS_SENT * neighbours_max))
+            most = PAIRS_SENT * self._policy.population.neighbours_max
+            value = fitting(lambda pairs: shortlisted(record, pairs), most)
         return Message("sums", str(self.number).encode(), value, partition=self.number)

@@ -7,6 +7,7 @@ import msgspec
 
 from engine.errors import InputError
 from engine.policy import ActionPolicy, Policy, PoolPolicy
+from engine.pools import pools_of
 from streams.toml_file import read_toml
 
 T = TypeVar("T")
@@ -20,7 +21,12 @@ def read_policy(path: Path) -> Policy:
         entries = tables.get(table)
         for name, entry in entries.items() if isinstance(entries, dict) else ():
             _convert(entry, kind, path, f"{table}.{name}")
-    return _convert(tables, Policy, path, "")
+    policy = _convert(tables, Policy, path, "")
+    try:
+        pools_of(policy)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return policy
 
 
 def _convert(value: object, kind: type[T], path: Path, place: str) -> T:

@@ -24,6 +24,7 @@ from engine.state import (
     Reacted,
     Taught,
     UserState,
+    UserWeights,
     Waiting,
 )
 from streams.failpoints import passing
@@ -32,8 +33,8 @@ OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a 
 RETRY_SECONDS = 0.1
 WRITE_BUFFER_BYTES = 16 << 20
 WAL_BYTES_MAX = 64 << 20
-USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p2"  # what a key begins with
-OTHER_POSITION = b"p"  # of a store whose users are laid out otherwise: another key each time that changes
+USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p3"  # what a key begins with
+OTHER_POSITIONS = (b"p", b"p2")  # of stores whose users are laid out otherwise: another key each time that changes
 
 
 class Position(Struct, array_like=True):
@@ -85,6 +86,7 @@ class _UserRecord(Struct, frozen=True, array_like=True):
     served: dict[str, int]
     taught: dict[CohortCell, Taught]
     cursor: Cursor | None
+    weights: UserWeights | None
     open: tuple[str, ...]
 
 
@@ -121,7 +123,7 @@ class PartitionStore:
 
     def position(self) -> Position | None:
         """How far it has come; None if it is new. Raises InputError for a store of another version."""
-        if self._store.get(OTHER_POSITION) is not None:
+        if any(self._store.get(other) is not None for other in OTHER_POSITIONS):
             raise InputError(
                 "the state was written by another version of Feedloom: remove the folder, and it comes back from "
                 "feeds and feedback"
@@ -151,6 +153,7 @@ class PartitionStore:
             served=record.served,
             taught=record.taught,
             cursor=record.cursor,
+            weights=record.weights,
         )
 
     def due(self) -> Iterator[tuple[int, str]]:
@@ -212,10 +215,11 @@ def _put_user(batch: Any, user: str, old: UserState, new: UserState) -> None:
         or old.served is not new.served
         or old.taught is not new.taught
         or old.cursor is not new.cursor
+        or old.weights is not new.weights
         or old.ledger.keys() != new.ledger.keys()
     ):
         ids = tuple(new.ledger)
-        record = (new.closed, new.history, new.waiting, new.served, new.taught, new.cursor, ids)
+        record = (new.closed, new.history, new.waiting, new.served, new.taught, new.cursor, new.weights, ids)
         batch.put(USER + user.encode(), _encoder.encode(record))
 
 

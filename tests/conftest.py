@@ -1,16 +1,21 @@
 """What all tests share: the examples of properties, and Apache Kafka, started once for those that ask for it.
 
-Tests may run in several processes. Then those with Kafka run in one of them, and so do those of an `xdist_group`, for
-which something costly is made once; each of the others goes to whichever process is free.
+Tests may run in several processes. Then those with Kafka run in one of them, and so do those of an `xdist_group`,
+which share something costly that is made once; each of the others goes to whichever process is free.
 """
 
 import os
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Two processes that compile one loop at once for different types may mix them up in a cache that they share.
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / f"numba-{worker}")
 
 from scripts.kafka_broker import Cluster, cluster, unavailable
 from streams.settings import Settings

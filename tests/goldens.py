@@ -69,7 +69,7 @@ def made_for_gold() -> Decision:
         if user != "zoë" or number < 8:
             runner.react(event, 1_700_000_000_000 + number)
     first = Request(request_id="monday", user="zoë", slots=4)
-    shown = runner.serve(first, runner.gather(first), 1_700_000_100_000).slot_items
+    shown = runner.serve(first, runner.gather(first, 1_700_000_100_000), 1_700_000_100_000).slot_items
     for slot, item in enumerate(shown):
         what = {"user": "zoë", "request_id": "monday", "slot": slot, "item": item}
         runner.react(Seen(event_id=f"s{slot}", **what), 1_700_000_100_010 + slot)
@@ -78,7 +78,7 @@ def made_for_gold() -> Decision:
             runner.react(Acted(event_id=f"a{slot}", action=action, **what), 1_700_000_100_020 + slot)
     context = {"country": "fr"}
     request = Request(request_id="july", user="zoë", slots=8, ts_ms=1_700_000_200_000, context=context)
-    return runner.serve(request, runner.gather(request), 1_700_000_200_003)
+    return runner.serve(request, runner.gather(request, 1_700_000_200_003), 1_700_000_200_003)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ kind = "external"
 kind = "external"
 [pools.popular]
 kind = "popular"
+[pools.personal]
+kind = "personal"
 [population]
 every_ms = 500
 [memory]

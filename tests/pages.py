@@ -55,7 +55,7 @@ def asked(
     state = state or UserState()
     values = {"user": "u", **about}
     request = Request(request_id=request_id, slots=slots, candidates=candidates, **values)
-    gathered = gather(state, request, facts)
+    gathered = gather(state, request, facts, at_ms)
     population = facts.population
     names = [*population.items[: population.size], *gathered.strangers]
     decision = serve(state, request, gathered, at_ms)

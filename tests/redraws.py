@@ -105,6 +105,7 @@ class Case:
             slot_items=[self.items[pool][rank] for pool, rank in made.placed.T.tolist()],
             slot_pools=made.slot_pools.tolist(),
             slot_rules=slot_rules(made, self.page, self.rules.order, none, fallen(made, self.rules, self.lists)),
+            considered=None,
             slot_offers=offering(*self.lists, made.placed).tolist(),
         )
 

@@ -170,7 +170,8 @@ def test_until_a_pool_breaks_every_decision_is_the_same_and_then_its_list_is_a_r
 
 def test_what_breaks_is_the_pools_list_and_the_blend_turns_to_another() -> None:
     rows = sessions(2, events=1200)
-    result = backtest(rows, Policy(), ReplayPlan(broken=Break("similar", 0.5)), dataset="d").summary
+    policy = Policy(pools={name: pool for name, pool in Policy().pools.items() if pool.kind != "personal"})
+    result = backtest(rows, policy, ReplayPlan(broken=Break("similar", 0.5)), dataset="d").summary
     assert result.broken is not None
     assert result.broken.pool == "similar"
     assert result.broken.share_last_fifth < result.pool_share["similar"]
@@ -214,7 +215,7 @@ def test_who_walks_down_a_page_is_hit_less_often_when_the_order_inside_sessions_
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (ReplayPlan(broken=Break("nobody", 0.5)), "choose one of popular, similar, fresh"),
+        (ReplayPlan(broken=Break("nobody", 0.5)), "choose one of popular, similar, personal, fresh"),
         (ReplayPlan(broken=Break("similar", 0.9)), "--break earlier"),
         (ReplayPlan(slots=101), "at most 100"),
     ],

@@ -24,6 +24,8 @@ kind = "popular"
 floor = 0.1
 [pools.similar]
 kind = "fresh"
+[pools.personal]
+kind = "personal"
 [pools.fresh]
 kind = "similar"
 floor = 0.1
@@ -89,7 +91,7 @@ def test_a_posterior_per_user_loses_nothing_to_one_for_everybody_and_much_less_t
     everybody, naive = minus["global_thompson"], minus["naive_thompson"]
     assert everybody["difference"] >= -everybody["standard_error"]
     assert naive["difference"] - 1.96 * naive["standard_error"] > 0
-    assert set(demos["plain"]["views_to_personal"]) == {"popular", "similar", "fresh"}
+    assert set(demos["plain"]["views_to_personal"]) == {"popular", "similar", "personal", "fresh"}
 
 
 def test_what_a_pool_holds_decides_and_not_its_name(demos: dict[str, dict[str, Any]]) -> None:

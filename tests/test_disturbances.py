@@ -8,7 +8,8 @@ from chance import assert_counts
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from test_pools import EXTERNAL, PoolContract, Reaction, history_of, population_of
+from test_gather import EXTERNAL
+from test_pools import PoolContract, Reaction, history_of, population_of
 
 from blending.randomness import key_of
 from engine.events import Request
@@ -101,9 +102,9 @@ class TestRandomPool(PoolContract):
     pool = RandomPool(np.uint64(7))
 
     def test_another_key_is_another_list_of_the_same_items(self) -> None:
-        population = population_of([Reaction("A", f"i{number}") for number in range(30)], Policy())
+        facts = Facts(Policy(), population_of([Reaction("A", f"i{number}") for number in range(30)], Policy()))
         visitor = Visitor(np.zeros(0, np.int64), np.arange(10))
-        lists = [RandomPool(np.uint64(key)).rank(visitor, population, 30).items.tolist() for key in (1, 1, 2)]
+        lists = [RandomPool(np.uint64(key)).rank(visitor, facts, 30).items.tolist() for key in (1, 1, 2)]
         assert lists[0] == lists[1] != lists[2]
         assert sorted(lists[0]) == sorted(lists[2]) == list(range(10, 30))
 
@@ -117,8 +118,8 @@ def test_another_pool_is_asked_in_the_place_of_one_that_is_replaced_and_all_list
     state = UserState(history=history_of("A", done))
     request = Request(request_id="r", user="A", slots=3, candidates={"mine": ["s"]})
     facts = Facts(EXTERNAL, population_of(done, EXTERNAL))
-    plain = gather(state, request, facts)
-    gathered = gather(state, request, facts, {name: Fresh()})
+    plain = gather(state, request, facts, 3)
+    gathered = gather(state, request, facts, 3, {name: Fresh()})
     place = list(EXTERNAL.pools).index(name)
     lists = [ranking.items.tolist() for ranking in plain.rankings]
     lists[place] = [2, 1]

@@ -110,3 +110,24 @@ def test_the_kafka_quickstarts_commands_lead_to_a_personalised_feed(kafka: Clust
     assert re.search(r"Beta\(10\.0, 120\.0\) -> Beta\(1[01]\.[0-9], 120\.[0-9]\)", told[3])
     decision = json.loads(printed[lines[-3]])["value"]
     assert decision["request"]["user"] == "ann"
+
+
+def test_a_pool_of_ones_own_is_a_class_and_a_line_of_policy(tmp_path: Path) -> None:
+    """The example of docs/personal.md, as it stands there; a class that is not there is refused by name."""
+    text = (ROOT / "docs" / "personal.md").read_text()
+    (tmp_path / "shop_pools.py").write_text(blocks("python", text)[0])
+    (tmp_path / "mine.toml").write_text(blocks("toml", text)[0])
+    (tmp_path / "my-log.csv").write_text(blocks("csv")[0])
+    (line,) = (line for block in blocks("sh", text) for line in block.splitlines())
+    command = line.replace("feedloom", f"'{sys.executable}' -m feedloom", 1)
+    rows = [f"u{n % 5},i{n % 7},{1_000_000 + n},5" for n in range(60)]
+    (tmp_path / "my-log.csv").write_text("\n".join(["user,item,timestamp,value", *rows]))
+    done = subprocess.run(
+        f"{command} --json", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pool_share"].keys() == {"oldest", "popular"}
+    (tmp_path / "mine.toml").write_text(blocks("toml", text)[0].replace("Oldest", "Youngest"))
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "shop_pools:Youngest" in done.stderr

@@ -51,7 +51,7 @@ def step(runner: EmbeddedRunner, number: int, row: Row, slots: int = 3) -> None:
         runner.react(organic, number)
         return
     request = Request(request_id=f"r{number}", user=user, slots=slots)
-    decision = runner.serve(request, runner.gather(request), number)
+    decision = runner.serve(request, runner.gather(request, number), number)
     for slot, shown in enumerate(decision.slot_items):
         seen = Seen(event_id=f"{number}-{slot}", user=user, request_id=f"r{number}", slot=slot, item=shown)
         runner.react(seen, number)
@@ -161,11 +161,11 @@ def test_states_are_kept_only_after_the_log_has_taken_the_batch() -> None:
 def test_a_request_id_is_answered_once_per_user() -> None:
     runner = EmbeddedRunner(Policy())
     request = Request(request_id="r", user="u", slots=3)
-    runner.serve(request, runner.gather(request), 0)
+    runner.serve(request, runner.gather(request, 0), 0)
     with pytest.raises(InputError, match="has a decision already"):
-        runner.serve(request, runner.gather(request), 1)
+        runner.serve(request, runner.gather(request, 1), 1)
     other = Request(request_id="r", user="v", slots=3)
-    assert runner.serve(other, runner.gather(other), 1).request.user == "v"
+    assert runner.serve(other, runner.gather(other, 1), 1).request.user == "v"
 
 
 def test_an_action_that_the_policy_does_not_name_is_refused_before_anything_counts() -> None:
@@ -182,7 +182,7 @@ def test_more_slots_than_the_policy_allows_are_refused_before_anything_counts() 
     runner = EmbeddedRunner(Policy(), log)
     request = Request(request_id="r", user="u", slots=101)
     with pytest.raises(InputError, match="at most 100 slots"):
-        runner.serve(request, runner.gather(request), 0)
+        runner.serve(request, runner.gather(request, 0), 0)
     runner.commit()
     assert (log.entries, runner.states, runner.sums.records) == ([], {}, 0)
 
@@ -191,7 +191,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     rows = [(user, item, True) for item in range(6) for user in range(4)]
     runner, _ = replay(rows, Policy(), 256)
     request = Request(request_id="new", user="nobody", slots=3)
-    decision = runner.serve(request, runner.gather(request), 1000)
+    decision = runner.serve(request, runner.gather(request, 1000), 1000)
     prior, _ = prior_for(UserState(), runner.facts, "new")
     assert [part.alpha for part in decision.pools] == prior.alpha.tolist()
     assert [part.beta for part in decision.pools] == prior.beta.tolist()
@@ -199,7 +199,7 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     seen = Seen(event_id="s", user="nobody", request_id="new", slot=0, item=decision.slot_items[0])
     runner.react(seen, 1001)
     after = Request(request_id="new2", user="nobody", slots=3)
-    part = runner.serve(after, runner.gather(after), 1002).pools[place]
+    part = runner.serve(after, runner.gather(after, 1002), 1002).pools[place]
     arrived = runner.facts.population.delays[place][0].arrived(2)
     own = np.zeros((2, 3, 1))
     own[1, place, 0] = arrived
@@ -214,5 +214,5 @@ def test_the_same_user_id_never_shares_draws_with_another_seed() -> None:
         policy = msgspec.convert({"blend": {"seed": seed}}, Policy)
         runner = EmbeddedRunner(policy)
         request = Request(request_id="r", user="u", slots=3)
-        rates.append([part.rates for part in runner.serve(request, runner.gather(request), 0).pools])
+        rates.append([part.rates for part in runner.serve(request, runner.gather(request, 0), 0).pools])
     assert rates[0] != rates[1]

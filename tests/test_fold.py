@@ -78,6 +78,7 @@ def decision(
         slot_items=[f"{prefix}{slot}" for slot in range(len(pools_of_slots))],
         slot_pools=pools_of_slots,
         slot_rules="d" * len(pools_of_slots),
+        considered=None,
         slot_offers=[1 << pool for pool in pools_of_slots],
     )
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,13 +12,15 @@ from msgspec.structs import fields, replace
 
 from engine.errors import InputError
 from engine.policy import (
+    POOL_KINDS,
     ActionPolicy,
     BlendPolicy,
+    EmbeddingsPolicy,
     MemoryPolicy,
     Policy,
-    PoolKind,
     PoolPolicy,
     PopulationPolicy,
+    WeightsPolicy,
 )
 from engine.pools import KINDS
 from streams.policy_file import read_policy
@@ -50,10 +52,12 @@ def test_the_file_that_ships_lists_every_key_of_every_table_in_the_order_of_the_
     assert list(tables["blend"]) == names_of(BlendPolicy)
     assert list(tables["population"]) == names_of(PopulationPolicy)
     assert list(tables["memory"]) == names_of(MemoryPolicy)
+    assert list(tables["weights"]) == names_of(WeightsPolicy)
+    assert list(tables["embeddings"]) == names_of(EmbeddingsPolicy)
 
 
 def test_every_kind_of_pool_that_a_policy_may_name_exists() -> None:
-    assert sorted(get_args(PoolKind)) == sorted([*KINDS, "external"])
+    assert sorted(POOL_KINDS) == sorted([*KINDS, "external", "personal"])
 
 
 # A file of one's own
@@ -107,7 +111,7 @@ REFUSED = [  # what stands in the file, and the words the message must hold
     ("[population]\ntop_max = 10.0", ["[population.top_max]", "`int`", "`float`"]),
     ("[memory]\nwindow_ms = []", ["[memory.window_ms]", "`int`", "`array`"]),
     ("[pools.new]\nkind = 3", ["[pools", "kind]", "`str`", "`int`"]),
-    ("[pools.new]\nkind = 'newest'", ["[pools", "kind]", "'newest'"]),
+    ("[pools.new]\nkind = 'newest'", ["[pools.new] kind", "'newest'", '"module:Class"']),
     ("[pools.new]", ["[pools", "`kind`"]),
     ("[actions.like]\nreward = '1'", ["[actions", "reward]", "`float`", "`str`"]),
     ("[actions.like]", ["[actions", "`reward`"]),

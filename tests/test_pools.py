@@ -4,21 +4,37 @@ from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-import pytest
+from chance import assert_counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.errors import InputError
-from engine.events import Request
+from blending.randomness import key_of
+from engine.catalogue import CatalogueWriter
+from engine.events import ItemUpdate
 from engine.facts import Facts
+from engine.item_tallies import HALF_LIVES_MS, TREND
 from engine.kernels import first_allowed, is_excluded, top_neighbours
-from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
-from engine.pools import KINDS, Fresh, Pool, Popular, Ranking, Similar, Visitor, gather, visitor_of
+from engine.policy import ActionPolicy, Policy, PopulationPolicy
+from engine.pools import (
+    KINDS,
+    NOBODY,
+    Affinity,
+    Fresh,
+    Pool,
+    Popular,
+    Random,
+    Ranking,
+    Similar,
+    Successor,
+    Trending,
+    Visitor,
+    past_of,
+)
 from engine.population import Population, Sums, fit
-from engine.serve import serve
-from engine.state import Cursor, Reacted, ReactionLesson, UserState
+from engine.state import Reacted, ReactionLesson, UserState
 
 ACTIONS = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-2.0), "rated": ActionPolicy(0.0)}
+LIKED = Policy(actions=ACTIONS)
 
 
 class Reaction(NamedTuple):
@@ -30,11 +46,16 @@ class Reaction(NamedTuple):
 
 
 class World(NamedTuple):
-    """A population, somebody who visits it, and how many items are asked for."""
+    """Facts of a population, somebody who visits it, and how many items are asked for."""
 
-    population: Population
+    facts: Facts
     visitor: Visitor
     most: int
+
+    @property
+    def population(self) -> Population:
+        """The population."""
+        return self.facts.population
 
 
 def history_of(user: str, done: list[Reaction]) -> tuple[Reacted, ...]:
@@ -48,11 +69,13 @@ def population_of(done: list[Reaction], policy: Policy, known: int | None = None
     for number, (user, item, action) in enumerate(done):
         if number == known:
             population = fit(sums, policy)
-        sums.absorb([ReactionLesson(item, action, history_of(user, done[:number]))], number, policy)
+        before = history_of(user, done[:number])
+        sums.absorb([ReactionLesson(item, action, before, number, len(before))], number, policy)
     return population or fit(sums, policy)
 
 
 items = st.integers(0, 12)
+genres = st.lists(st.sampled_from(["art", "birds", "cars"]), max_size=2, unique=True)
 reaction = st.builds(
     Reaction,
     st.sampled_from("ABCD"),
@@ -70,20 +93,35 @@ def worlds(draw: st.DrawFn) -> World:
     limits = PopulationPolicy(
         top_max=draw(st.sampled_from([2, 5, 2000])), neighbours_max=draw(st.sampled_from([1, 3, 200]))
     )
-    population = population_of(draw(reactions), Policy(actions=ACTIONS, population=limits))
+    policy = Policy(actions=ACTIONS, population=limits)
+    done = draw(reactions)
+    population = population_of(done, policy)
     known = st.integers(0, population.size - 1) if population.size else st.nothing()
     some = st.lists(known, min_size=3, max_size=6) if population.size else st.nothing()
     recent = draw(st.just([]) | some | some)
     excluded = set(draw(st.just([]) | some | some))
-    visitor = Visitor(np.array(recent, np.int64), np.array(sorted(excluded), np.int64))
-    return World(population, visitor, draw(st.sampled_from([1, 2, 3, 12])))
+    facts = described(Facts(policy, population), draw(st.lists(genres, min_size=population.size)))
+    past = past_of(UserState(history=history_of(draw(st.sampled_from("AE")), done)), facts, len(done))
+    key = key_of(0, "pools", draw(st.sampled_from("uv")))
+    visitor = Visitor(np.array(recent, np.int64), np.array(sorted(excluded), np.int64), past, key)
+    return World(facts, visitor, draw(st.sampled_from([1, 2, 3, 12])))
+
+
+def described(facts: Facts, attributes: list[list[str]]) -> Facts:
+    """The same with a catalogue in which the population's items, in their order, are of these genres."""
+    writer = CatalogueWriter()
+    for item, names in zip(facts.population.items, attributes, strict=False):
+        writer.put(ItemUpdate(item=item, attributes={"genres": names}))
+    return Facts(facts.policy, facts.population, writer.version())
 
 
 def numbers(world: World) -> list[list[float]]:
     """Every array that a pool is given, as plain numbers."""
-    population, visitor, _ = world
-    arrays = [population.likes, population.popular, population.fresh, *visitor]
-    arrays += [column for entry in population.neighbours for column in entry]
+    population, visitor, table = world.population, world.visitor, world.facts.items
+    arrays = [population.likes, population.popular, population.fresh, *population.statistics]
+    lists = population.neighbours, population.near, population.successors
+    arrays += [column for rows in lists for entry in rows for column in entry]
+    arrays += [visitor.recent, visitor.excluded, *visitor.past, table.starts, table.tokens]
     return [array.tolist() for array in arrays]
 
 
@@ -98,7 +136,7 @@ class PoolContract:
 
     def ranking(self, world: World) -> Ranking:
         """The pool's answer."""
-        return self.pool.rank(world.visitor, world.population, world.most)
+        return self.pool.rank(world.visitor, world.facts, world.most)
 
     def ranked(self, world: World) -> list[int]:
         """The items that the pool offers."""
@@ -162,10 +200,9 @@ class TestPopular(PoolContract):
         """y has three likes, x and z two each, w one; v was only hidden."""
         done = [*["Ax", "Ay", "By", "Cy", "Bx", "Az", "Bz", "Cw"], "Dv"]
         population = population_of(
-            [Reaction(name[0], name[1], "hide" if name == "Dv" else "like") for name in done],
-            Policy(actions=ACTIONS),
+            [Reaction(name[0], name[1], "hide" if name == "Dv" else "like") for name in done], LIKED
         )
-        ranking = Popular().rank(nobody_who_excludes(population, "y"), population, 10)
+        ranking = Popular().rank(nobody_who_excludes(population, "y"), Facts(LIKED, population), 10)
         assert [population.items[number] for number in ranking.items] == ["x", "z", "w"]
         assert ranking.filtered == 1
 
@@ -175,8 +212,8 @@ class TestFresh(PoolContract):
 
     def test_what_appeared_last_comes_first_whatever_was_done_with_it(self) -> None:
         done = [Reaction("A", "x"), Reaction("A", "y"), Reaction("B", "z", "hide"), Reaction("B", "x")]
-        population = population_of(done, Policy(actions=ACTIONS))
-        ranking = Fresh().rank(nobody_who_excludes(population), population, 10)
+        population = population_of(done, LIKED)
+        ranking = Fresh().rank(nobody_who_excludes(population), Facts(LIKED, population), 10)
         assert [population.items[number] for number in ranking.items] == ["z", "y", "x"]
 
 
@@ -194,7 +231,7 @@ class TestSimilar(PoolContract):
         E, F          1            p has the most likes and comes second only when q counts, too.
         """
         liked = ["Ax", "Ay", "Ap", "Bx", "By", "Bz", "Cx", "Dp", "Dq", "Ep", "Fp"]
-        population = population_of([Reaction(name[0], name[1]) for name in liked], Policy(actions=ACTIONS))
+        population = population_of([Reaction(name[0], name[1]) for name in liked], LIKED)
         assert self.similar_to("x", population) == ["y", "z", "p"]
         assert self.similar_to("xq", population) == ["y", "p", "z"]
         assert self.similar_to("xq", population, excluded="y") == ["p", "z"]
@@ -205,8 +242,64 @@ class TestSimilar(PoolContract):
         """Items similar to these, which are excluded as everything is that the user has reacted to."""
         visitor = nobody_who_excludes(population, names + excluded)
         recent = np.array([population.number_of[name] for name in names], np.int64)
-        ranking = Similar().rank(visitor._replace(recent=recent), population, 10)
+        ranking = Similar().rank(visitor._replace(recent=recent), Facts(LIKED, population), 10)
         return [population.items[number] for number in ranking.items]
+
+
+class TestTrending(PoolContract):
+    pool = Trending()
+
+    def test_a_like_of_late_is_worth_more_than_two_of_long_ago(self) -> None:
+        """x was liked twice three half-lives before y was once; z was only hidden."""
+        sums, half_life_ms = Sums(), HALF_LIVES_MS[TREND]
+        for item, action, half_lives in (("x", "like", 0), ("x", "like", 0), ("y", "like", 3), ("z", "hide", 3)):
+            at_ms = 1 + half_lives * half_life_ms
+            sums.absorb([ReactionLesson(item, action, (), at_ms, 0)], at_ms, LIKED)
+        ranking = Trending().rank(NOBODY, Facts(LIKED, fit(sums, LIKED)), 10)
+        assert [sums.items[number] for number in ranking.items] == ["y", "x"]
+
+
+class TestSuccessor(PoolContract):
+    pool = Successor()
+
+    def test_what_others_did_next_comes_first_and_nothing_that_came_before(self) -> None:
+        """After x two went on to y and one to z; all of them had come from w."""
+        done = [
+            Reaction(user, item) for user, items in (("A", "wxy"), ("B", "wxy"), ("C", "wxz")) for item in items
+        ]
+        facts = Facts(LIKED, population_of(done, LIKED))
+        past = past_of(UserState(history=(Reacted(0, "e", "x", "hide"),)), facts, 0)
+        ranking = Successor().rank(NOBODY._replace(past=past), facts, 10)
+        assert [facts.population.items[number] for number in ranking.items] == ["y", "z"]
+
+
+class TestAffinity(PoolContract):
+    pool = Affinity()
+
+    def test_of_items_that_are_liked_as_often_those_of_the_genres_that_the_user_likes_come_first(self) -> None:
+        """Both o and p have two likes; the user likes birds, and has hidden a car."""
+        done = [Reaction(user, item) for user in "BC" for item in "opqr"]
+        facts = Facts(LIKED, population_of([*done, Reaction("A", "r"), Reaction("A", "q", "hide")], LIKED))
+        facts = described(facts, [["cars"], ["birds"], ["cars"], ["birds"]])
+        past = past_of(
+            UserState(history=history_of("A", [Reaction("A", "r"), Reaction("A", "q", "hide")])), facts, 9
+        )
+        visitor = nobody_who_excludes(facts.population, "qr")._replace(past=past)
+        ranking = Affinity().rank(visitor, facts, 10)
+        assert [facts.population.items[number] for number in ranking.items] == ["p", "o"]
+
+
+class TestRandom(PoolContract):
+    pool = Random()
+
+    def test_every_item_comes_first_as_often_whatever_was_done_with_it(self) -> None:
+        """Of 5 items, in 4000 requests. False alarm: see `chance`."""
+        done = [Reaction("A", "x", "hide"), *[Reaction(user, "y") for user in "ABC"]]
+        facts = Facts(LIKED, population_of([*done, *[Reaction("B", item) for item in "zpq"]], LIKED))
+        keys = [key_of(0, "pools", "u", str(number)) for number in range(4000)]
+        lists = [Random().rank(NOBODY._replace(key=key), facts, 5).items for key in keys]
+        counts = np.stack([np.bincount(column, minlength=5) for column in np.stack(lists).T])
+        assert_counts(counts, 4000, np.full((5, 5), 1 / 5))
 
 
 def nobody_who_excludes(population: Population, names: str = "") -> Visitor:
@@ -276,105 +369,3 @@ def test_top_neighbours_are_the_largest_sums_of_cosines(
         last = best[most - 1]
         barred = [item for item in barred if (-cosines[item], item) < (-cosines[last], last)]
     assert passed == len(barred)
-
-
-# Asking them
-
-
-@given(reactions, st.integers(0, 30), st.integers(1, 4))
-def test_a_visitor_is_the_part_of_a_history_that_the_version_knows(
-    done: list[Reaction], known: int, recent_likes: int
-) -> None:
-    """Reactions after the first `known` are not in the population yet, but they are in the user's history."""
-    policy = Policy(actions=ACTIONS, population=PopulationPolicy(recent_likes=recent_likes))
-    population = population_of(done, policy, known)
-    mine = [reaction for reaction in done if reaction.user == "A"]
-    state = UserState(history=history_of("A", done))
-    visitor = visitor_of(state, Facts(policy, population))
-    number_of = {item: number for number, item in enumerate(dict.fromkeys(r.item for r in done[:known]))}
-    liked = [number_of[r.item] for r in reversed(mine) if r.action == "like" and r.item in number_of]
-    assert visitor.recent.tolist() == list(dict.fromkeys(liked))[:recent_likes]  # the latest first, each once
-    assert visitor.excluded.tolist() == sorted({number_of[r.item] for r in mine if r.item in number_of})
-    assert visitor.recent.dtype == visitor.excluded.dtype == np.int64
-
-
-@given(reactions, st.integers(1, 8))
-def test_every_pool_of_the_policy_is_asked_in_its_order_for_as_many_as_slots(
-    done: list[Reaction], slots: int
-) -> None:
-    pools = {"new": PoolPolicy("fresh"), "top": PoolPolicy("popular"), "also_new": PoolPolicy("fresh")}
-    policy = Policy(pools=pools, actions=ACTIONS)
-    facts = Facts(policy, population_of(done, policy))
-    state = UserState(history=history_of("A", done))
-    gathered = gather(state, Request(request_id="r", user="A", slots=slots), facts)
-    expected = [KINDS[pool.kind].rank(gathered.visitor, facts.population, slots) for pool in pools.values()]
-    assert [(r.items.tolist(), r.filtered) for r in gathered.rankings] == [
-        (r.items.tolist(), r.filtered) for r in expected
-    ]
-    assert gathered.lists.stock.tolist() == [ranking.items.size for ranking in expected]
-
-
-@given(reactions, st.integers(1, 8))
-def test_a_feed_without_guarantees_is_the_beginning_of_a_longer_one(done: list[Reaction], slots: int) -> None:
-    policy = Policy(pools={name: PoolPolicy(name) for name in Policy().pools}, actions=ACTIONS)
-    facts = Facts(policy, population_of(done, policy))
-    state = UserState(history=history_of("A", done))
-    requests = [Request(request_id="r", user="A", slots=n) for n in (slots, slots + 1)]
-    shorter, longer = (serve(state, request, gather(state, request, facts), 0).slot_items for request in requests)
-    assert longer[:slots] == shorter
-
-
-EXTERNAL = Policy(
-    pools={"mine": PoolPolicy("external"), "top": PoolPolicy("popular"), "yours": PoolPolicy("external")},
-    actions=ACTIONS,
-)
-
-
-def test_an_external_pool_offers_the_requests_own_candidates_known_or_not() -> None:
-    """x and y are known as 0 and 1; s and t are strangers, the same in both lists, and offered once in each."""
-    population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
-    candidates = {"mine": ["s", "y", "s", "t"], "yours": ["t", "x"]}
-    request = Request(request_id="r", user="C", slots=3, candidates=candidates)
-    gathered = gather(UserState(), request, Facts(EXTERNAL, population))
-    assert gathered.strangers == ["s", "t"]
-    assert [ranking.items.tolist() for ranking in gathered.rankings] == [[2, 1, 3], [0, 1], [3, 0]]
-    assert gathered.lists.stock.tolist() == [3, 2, 2]
-
-
-def test_of_a_requests_own_candidates_as_many_as_slots_are_read_and_a_missing_list_is_empty() -> None:
-    names = [f"s{number}" for number in range(9)]
-    request = Request(request_id="r", user="C", slots=2, candidates={"yours": names})
-    gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))
-    assert gathered.strangers == names[:2]
-    assert [ranking.items.size for ranking in gathered.rankings] == [0, 0, 2]
-    assert [ranking.missing for ranking in gathered.rankings] == [True, False, False]
-
-
-def test_a_pool_that_brings_an_empty_list_has_answered() -> None:
-    request = Request(request_id="r", user="C", slots=2, candidates={"mine": [], "yours": ["s"]})
-    gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))
-    assert [ranking.missing for ranking in gathered.rankings] == [False, False, False]
-
-
-def test_what_earlier_pages_hold_is_offered_by_no_pool_again() -> None:
-    """x is known and stands on the page before, as does the stranger s; y is known, t is not."""
-    population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
-    cursor = Cursor("page 1", "page 1", 10, EXTERNAL.version, "", "drawn", [], 0.0, ("x", "s"), ())
-    candidates = {"mine": ["s", "x", "t", "y"], "yours": ["x", "x", "s"]}
-    for continues, offered, left_out in (
-        ("page 1", [["t", "y"], ["y"], []], [2, 1, 2]),
-        ("page 0", [["s", "x"], ["x", "y"], ["x", "s"]], [0, 0, 0]),
-        (None, [["s", "x"], ["x", "y"], ["x", "s"]], [0, 0, 0]),
-    ):
-        request = Request(request_id="r", user="C", slots=2, candidates=candidates, continues=continues)
-        gathered = gather(UserState(cursor=cursor), request, Facts(EXTERNAL, population))
-        names = [*population.items, *gathered.strangers]
-        found = [[names[item] for item in ranking.items] for ranking in gathered.rankings]
-        assert (found, [ranking.filtered for ranking in gathered.rankings]) == (offered, left_out)
-
-
-@pytest.mark.parametrize("name", ["top", "nobody"])
-def test_candidates_for_a_pool_that_is_not_external_are_refused_by_its_name(name: str) -> None:
-    request = Request(request_id="r", user="C", slots=2, candidates={"mine": ["s"], name: ["s"]})
-    with pytest.raises(InputError, match=name):
-        gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine.policy import ActionPolicy, MemoryPolicy, Policy, PopulationPolicy
 from engine.population import Population, Sums, fit
+from engine.relations import NEAR_MS, SUCCESSORS, UNITS
 from engine.state import CohortCell, Lesson, PriorLesson, Reacted, ReactionLesson, Tally, ViewLesson
 
 ACTIONS = {
@@ -75,6 +76,7 @@ policies = st.builds(
     top_max=st.sampled_from([2, 6, 2000]),
     neighbours_max=st.sampled_from([1, 3, 200]),
     recent_likes=st.sampled_from([1, 3, 20]),
+    recent_reactions=st.sampled_from([1, 3, 20]),
 )
 
 
@@ -99,7 +101,7 @@ class Teacher:
         before = self._histories.get(step.user, ())
         entry = Reacted(len(before), f"e{len(before)}", step.item, step.action)
         self._histories[step.user] = (*before, entry)
-        return ReactionLesson(step.item, step.action, before)
+        return ReactionLesson(step.item, step.action, before, entry.at_ms, len(before))
 
 
 def growing(made_of: Sequence[list[Step]], policy: Policy) -> Iterable[Sums]:
@@ -216,6 +218,36 @@ def plain_counts(
     return likes, pairs, list(order)
 
 
+@given(records, policies)
+def test_what_is_near_and_what_follows_equal_plain_counting(made_of: list[list[Step]], policy: Policy) -> None:
+    """The k-th reaction to another item before this one, at most 5 or `recent_reactions` before it."""
+    population = fit(summed(made_of, policy), policy)
+    near: Counter[tuple[str, str]] = Counter()
+    after: Counter[tuple[str, str]] = Counter()
+    done: dict[int, list[tuple[int, str]]] = {}
+    for step in (step for steps in made_of for step in steps if isinstance(step, Reaction)):
+        mine = done.setdefault(step.user, [])
+        ages = {item: len(mine) - at_ms for at_ms, item in mine[-policy.population.recent_reactions :]}
+        ages.pop(step.item, None)
+        for lag, (other, age_ms) in enumerate(sorted(ages.items(), key=lambda entry: entry[1]), 1):
+            units = round(UNITS / (1 + age_ms / NEAR_MS))
+            near[step.item, other] += units
+            near[other, step.item] += units
+            if lag <= SUCCESSORS:
+                after[other, step.item] += max(units // lag, 1)
+        mine.append((len(mine), step.item))
+    names, most = population.items, policy.population.neighbours_max
+    for counted, lists in ((near, population.near), (after, population.successors)):
+        for number, item in enumerate(names):
+            row = [(other, counted[item, other]) for other in names if counted[item, other]]
+            expected = sorted(row, key=lambda entry: (-entry[1], names.index(entry[0])))[:most]
+            assert [(names[other], count) for other, count in zip(*lists[number], strict=True)] == expected
+    followed = [sum(count for (one, _), count in after.items() if one == item) / UNITS for item in names]
+    assert population.statistics.followed.tolist() == followed
+    reactions = Counter(step.item for steps in made_of for step in steps if isinstance(step, Reaction))
+    assert population.statistics.reactions.tolist() == [reactions[item] for item in names]
+
+
 @given(records, st.data())
 def test_the_order_in_which_users_come_changes_no_evidence_no_likes_no_pairs_and_no_fit(
     made_of: list[list[Step]], data: st.DataObject
@@ -229,16 +261,25 @@ def test_the_order_in_which_users_come_changes_no_evidence_no_likes_no_pairs_and
     fits = [fit(sums, policy) for sums in (one, other)]
     assert by_name(fits[0]) == by_name(fits[1])
     assert fits[0].strengths == pytest.approx(fits[1].strengths, rel=1e-9)
+    fading = [dict(zip(population.items, population.statistics.fading.T, strict=True)) for population in fits]
+    for item, column in fading[0].items():
+        assert column.tolist() == pytest.approx(fading[1][item].tolist(), rel=1e-9)
 
 
 def by_name(population: Population) -> list[Any]:
-    """Likes and neighbours under the items' names, whose numbers depend on who came first, and what was fitted."""
+    """Counts and lists under the items' names, whose numbers depend on who came first, and what was fitted."""
     name, known = population.items, picture(population)
-    likes = {name[number]: count for number, count in enumerate(population.likes.tolist())}
-    neighbours = {
-        name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
-        for number, entry in enumerate(population.neighbours)
+    reactions, followed, _ = population.statistics
+    counts = {
+        name[number]: row for number, row in enumerate(zip(population.likes, reactions, followed, strict=True))
     }
+    relations = [
+        {
+            name[number]: {name[item]: count for item, count in zip(*map(np.ndarray.tolist, entry), strict=True)}
+            for number, entry in enumerate(lists)
+        }
+        for lists in (population.neighbours, population.near, population.successors)
+    ]
     of_items = (
         "version",
         "records",
@@ -250,8 +291,11 @@ def by_name(population: Population) -> list[Any]:
         "popular",
         "fresh",
         "neighbours",
+        "near",
+        "successors",
+        "statistics",
     )
-    return [likes, neighbours, {key: value for key, value in known.items() if key not in of_items}]
+    return [counts, relations, {key: value for key, value in known.items() if key not in of_items}]
 
 
 @given(records, policies)

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from scipy import stats
 
-from engine.policy import Policy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
 from feedloom.doctor import REFERENCE_DRAWS, check_draws
 from scripts import proof_simulation
 from simulator.referee import Plan, Trial, trial, trials
@@ -35,7 +36,22 @@ def upper(world: str, other: str) -> float:
 
 
 def test_the_proof_is_of_the_policy_that_ships() -> None:
-    assert PROOF["policy"] == Policy().version
+    assert PROOF["policy"] == proof_simulation.version_of(Policy())
+
+
+def test_the_proof_is_of_no_policy_that_blends_otherwise() -> None:
+    policy = Policy()
+    alike = [
+        replace(policy, pools={"mine": PoolPolicy("external")}),
+        replace(policy, weights=WeightsPolicy(depth=7)),
+    ]
+    others = [
+        replace(policy, actions={"like": ActionPolicy(2.0)}),
+        replace(policy, blend=BlendPolicy(epsilon=0.5)),
+        replace(policy, memory=MemoryPolicy(half_life_slots=7)),
+    ]
+    assert {proof_simulation.version_of(other) for other in alike} == {PROOF["policy"]}
+    assert PROOF["policy"] not in {proof_simulation.version_of(other) for other in others}
 
 
 @pytest.mark.parametrize(("world", "most"), [("static", 45.0), ("satiation", 22.0)])

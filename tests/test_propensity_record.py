@@ -21,6 +21,7 @@ from feedloom.doctor import check_records
 from feedloom.propensities_command import Summary, in_words
 from simulator.backtest import backtest, policy_of_logs
 from simulator.interactions import Interaction
+from simulator.replay_plan import ReplayPlan
 from streams.codec import decode, encode
 from streams.enrichment import VALUE_BYTES_MAX, enriched
 from streams.partition import Record
@@ -138,7 +139,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     policy = policy_of_logs(Policy())
     with Recording(folder, policy) as log:
-        backtest(rows, policy, dataset="d", slots=4, log=log)
+        backtest(rows, policy, ReplayPlan(slots=4), dataset="d", log=log)
     return folder
 
 

@@ -111,9 +111,9 @@ def test_what_cannot_be_an_event_or_decision_is_refused(kind: str, change: dict[
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_that_must_be_said_may_be_left_out(kind: str) -> None:
-    """Times, candidates, context, the page before and the version of the schema may."""
+    """Times, candidates, context, the page before, what was considered and the version of the schema may."""
     document = json.loads(golden(kind))
-    for name in sorted(document.keys() - {"ts_ms", "candidates", "context", "continues", "schema"}):
+    for name in sorted(document.keys() - {"ts_ms", "candidates", "context", "continues", "considered", "schema"}):
         with pytest.raises(InputError, match=f"missing required field `{name}`"):
             decode(json.dumps({key: value for key, value in document.items() if key != name}).encode())
 

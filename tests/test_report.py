@@ -231,7 +231,7 @@ def test_under_the_table_stand_the_shares_and_the_speed_and_the_digest() -> None
     assert personal == "views to personal: popular 1,234, similar 1,234, fresh 1,234"
     assert shares == "feedloom's slots in the last fifth: similar 93.5%, popular 5.0%, fresh 1.5%"
     digest = backtest().summary.digest
-    assert run == f"44,180 feeds scored, 2,071 feeds/s, 21.3 s in all, digest {digest}"
+    assert run == f"44,180 feeds scored, 2,071 feeds/s, 483 µs to make one, 21.3 s in all, digest {digest}"
 
 
 def test_further_runs_have_a_line_each_under_the_table_and_on_the_page(tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""What the pools of a policy are asked for, and what they offer one request together."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_pools import ACTIONS, Reaction, history_of, population_of, reactions
+
+from engine.errors import InputError
+from engine.events import Request
+from engine.facts import Facts
+from engine.policy import Policy, PoolPolicy, PopulationPolicy
+from engine.pools import KINDS, gather, visitor_of
+from engine.serve import serve
+from engine.state import Cursor, UserState
+
+
+@given(reactions, st.integers(0, 30), st.integers(1, 4))
+def test_a_visitor_is_the_part_of_a_history_that_the_version_knows(
+    done: list[Reaction], known: int, recent_likes: int
+) -> None:
+    """Reactions after the first `known` are not in the population yet, but they are in the user's history."""
+    policy = Policy(actions=ACTIONS, population=PopulationPolicy(recent_likes=recent_likes))
+    population = population_of(done, policy, known)
+    mine = [reaction for reaction in done if reaction.user == "A"]
+    state = UserState(history=history_of("A", done))
+    visitor = visitor_of(state, Request(request_id="r", user="A", slots=1), Facts(policy, population), len(done))
+    number_of = {item: number for number, item in enumerate(dict.fromkeys(r.item for r in done[:known]))}
+    liked = [number_of[r.item] for r in reversed(mine) if r.action == "like" and r.item in number_of]
+    assert visitor.recent.tolist() == list(dict.fromkeys(liked))[:recent_likes]  # the latest first, each once
+    assert visitor.excluded.tolist() == sorted({number_of[r.item] for r in mine if r.item in number_of})
+    assert visitor.recent.dtype == visitor.excluded.dtype == np.int64
+    at = {r.item: (number, r.action) for number, r in enumerate(done) if r.user == "A" and r.item in number_of}
+    past = sorted(((at_ms, number_of[item], action) for item, (at_ms, action) in at.items()), reverse=True)
+    assert visitor.past.items.tolist() == [item for _, item, _ in past]
+    assert visitor.past.age_ms.tolist() == [len(done) - at_ms for at_ms, _, _ in past]
+    assert visitor.past.liked.tolist() == [float(action == "like") for _, _, action in past]
+
+
+@given(reactions, st.integers(1, 8))
+def test_every_pool_of_the_policy_is_asked_in_its_order_for_as_many_as_slots(
+    done: list[Reaction], slots: int
+) -> None:
+    pools = {"new": PoolPolicy("fresh"), "top": PoolPolicy("popular"), "also_new": PoolPolicy("fresh")}
+    policy = Policy(pools=pools, actions=ACTIONS)
+    facts = Facts(policy, population_of(done, policy))
+    state = UserState(history=history_of("A", done))
+    gathered = gather(state, Request(request_id="r", user="A", slots=slots), facts, len(done))
+    expected = [KINDS[pool.kind].rank(gathered.visitor, facts, slots) for pool in pools.values()]
+    assert [(r.items.tolist(), r.filtered) for r in gathered.rankings] == [
+        (r.items.tolist(), r.filtered) for r in expected
+    ]
+    assert gathered.lists.stock.tolist() == [ranking.items.size for ranking in expected]
+
+
+@given(reactions, st.integers(1, 8))
+def test_a_feed_without_guarantees_is_the_beginning_of_a_longer_one(done: list[Reaction], slots: int) -> None:
+    policy = Policy(pools={name: PoolPolicy(name) for name in Policy().pools}, actions=ACTIONS)
+    facts = Facts(policy, population_of(done, policy))
+    state = UserState(history=history_of("A", done))
+    requests = [Request(request_id="r", user="A", slots=n) for n in (slots, slots + 1)]
+    shorter, longer = (serve(state, one, gather(state, one, facts, 0), 0).slot_items for one in requests)
+    assert longer[:slots] == shorter
+
+
+EXTERNAL = Policy(
+    pools={"mine": PoolPolicy("external"), "top": PoolPolicy("popular"), "yours": PoolPolicy("external")},
+    actions=ACTIONS,
+)
+
+
+def test_an_external_pool_offers_the_requests_own_candidates_known_or_not() -> None:
+    """x and y are known as 0 and 1; s and t are strangers, the same in both lists, and offered once in each."""
+    population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
+    candidates = {"mine": ["s", "y", "s", "t"], "yours": ["t", "x"]}
+    request = Request(request_id="r", user="C", slots=3, candidates=candidates)
+    gathered = gather(UserState(), request, Facts(EXTERNAL, population), 0)
+    assert gathered.strangers == ["s", "t"]
+    assert [ranking.items.tolist() for ranking in gathered.rankings] == [[2, 1, 3], [0, 1], [3, 0]]
+    assert gathered.lists.stock.tolist() == [3, 2, 2]
+
+
+def test_of_a_requests_own_candidates_as_many_as_slots_are_read_and_a_missing_list_is_empty() -> None:
+    names = [f"s{number}" for number in range(9)]
+    request = Request(request_id="r", user="C", slots=2, candidates={"yours": names})
+    gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)), 0)
+    assert gathered.strangers == names[:2]
+    assert [ranking.items.size for ranking in gathered.rankings] == [0, 0, 2]
+    assert [ranking.missing for ranking in gathered.rankings] == [True, False, False]
+
+
+def test_a_pool_that_brings_an_empty_list_has_answered() -> None:
+    request = Request(request_id="r", user="C", slots=2, candidates={"mine": [], "yours": ["s"]})
+    gathered = gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)), 0)
+    assert [ranking.missing for ranking in gathered.rankings] == [False, False, False]
+
+
+def test_what_earlier_pages_hold_is_offered_by_no_pool_again() -> None:
+    """x is known and stands on the page before, as does the stranger s; y is known, t is not."""
+    population = population_of([Reaction("A", "x"), Reaction("B", "y")], EXTERNAL)
+    cursor = Cursor("page 1", "page 1", 10, EXTERNAL.version, "", "drawn", [], 0.0, ("x", "s"), ())
+    candidates = {"mine": ["s", "x", "t", "y"], "yours": ["x", "x", "s"]}
+    for continues, offered, left_out in (
+        ("page 1", [["t", "y"], ["y"], []], [2, 1, 2]),
+        ("page 0", [["s", "x"], ["x", "y"], ["x", "s"]], [0, 0, 0]),
+        (None, [["s", "x"], ["x", "y"], ["x", "s"]], [0, 0, 0]),
+    ):
+        request = Request(request_id="r", user="C", slots=2, candidates=candidates, continues=continues)
+        gathered = gather(UserState(cursor=cursor), request, Facts(EXTERNAL, population), 0)
+        names = [*population.items, *gathered.strangers]
+        found = [[names[item] for item in ranking.items] for ranking in gathered.rankings]
+        assert (found, [ranking.filtered for ranking in gathered.rankings]) == (offered, left_out)
+
+
+@pytest.mark.parametrize("name", ["top", "nobody"])
+def test_candidates_for_a_pool_that_is_not_external_are_refused_by_its_name(name: str) -> None:
+    request = Request(request_id="r", user="C", slots=2, candidates={"mine": ["s"], name: ["s"]})
+    with pytest.raises(InputError, match=name):
+        gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)), 0)
