@@ -19,6 +19,7 @@ ACTION = "like"
 NEVER_FULL = 1_000_000  # slots
 SMOOTHED = 5  # feeds over which rewards are averaged before they are called recovered
 RECOVERED = 0.9  # of the reward before the switch
+SETTLED = 20  # impressions of a new item, within which it stands as high as 80 % of where it stands later
 LEVEL_FEEDS = 20  # before the switch, whose mean reward is the level to come back to
 
 
@@ -132,7 +133,7 @@ def _liked(seen: Seen) -> Acted:
 class Standing(NamedTuple):
     """Where a new item stood: `impressions` it had had, and the share of candidates that it was ranked above.
 
-    An entry per request of somebody who likes its kind and may be offered it, until that somebody's taste switches.
+    An entry per request of somebody who likes its kind and may be offered it, until the first switch.
     """
 
     impressions: IntArray
@@ -147,11 +148,11 @@ def newcomer(world: Tastes, seed: int, users: int, published: int) -> Standing:
     values = life.values[np.sum(wanted, axis=0).argmax()]
     life.publish("new", values, life.at_ms(0, published))
     shown, entries = 0, []
-    for feed in range(published, world.feeds):
+    for feed in range(published, min(user.switch for user in life.users)):
         for number, user in enumerate(life.users):
             gathered, decision = life.feed(number, feed)
             place = _place_of("new", gathered)
-            if place is not None and feed < user.switch and user.likes(feed, values[None, :]).all():
+            if place is not None and user.likes(feed, values[None, :]).all():
                 entries.append((shown, place))
             shown += "new" in decision.slot_items
     table = np.array(entries)
@@ -163,8 +164,10 @@ def _place_of(item: str, gathered: Gathered) -> float | None:
     population, weighing = gathered.facts.population, gathered.weighing
     assert weighing is not None
     number = population.number(item)
-    if number is None:
+    if number is None and item in gathered.strangers:
         number = population.size + gathered.strangers.index(item)
+    if number is None:
+        return None
     found = np.flatnonzero(weighing.items == number)
     barred = number in gathered.visitor.excluded.tolist()
     return None if barred or not found.size else 1.0 - float(found[0]) / max(weighing.items.size - 1, 1)
@@ -201,7 +204,7 @@ def recovery(around: FloatArray) -> int:
     level = mean[middle - LEVEL_FEEDS : middle].mean()
     smooth = np.convolve(mean[middle:], np.full(SMOOTHED, 1.0 / SMOOTHED), "valid")
     back = np.flatnonzero(smooth >= RECOVERED * level)
-    return int(back[0]) + SMOOTHED if back.size else middle
+    return int(back[0]) if back.size else middle
 
 
 def aligned_of(runs: Sequence[Switch]) -> FloatArray:

@@ -91,7 +91,7 @@ class Test_delays:
         user = User(world, SEED, 0)
         actions = []
         for feed in range(FEEDS):
-            factors = 1 + 0.75 * (2 * user._numbers(feed, 10)[:, QUALITY] - 1)
+            factors = 1 + 0.75 * (2 * user._stream.of_feed(feed, 10)[:, QUALITY] - 1)
             actions += [(delay, factors[slot]) for slot, delay in user.react(feed, [pool] * 10).actions]
         delays, quality = np.array(actions).T
         return delays, quality
