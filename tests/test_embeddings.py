@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from arms import SEED
+from msgspec.structs import replace
 from planted_items import World, conditioned, dense_sweeps, objective, planted, tokens_of
 
 from engine.offline import attributes
@@ -186,7 +187,7 @@ def test_an_item_nobody_met_is_embedded_by_its_tokens() -> None:
     assert (found.variance < cold - 1e-6)[ever].all()
     assert np.allclose(found.variance[~ever], cold[~ever])
     sure, rare = known > 80, (known > 0) & (known < 15)
-    assert np.linalg.norm(found.theta[rare], axis=1).mean() < 0.8 * np.linalg.norm(found.theta[sure], axis=1).mean()
+    assert np.linalg.norm(found.theta[rare], axis=1).mean() < 0.9 * np.linalg.norm(found.theta[sure], axis=1).mean()
 
 
 def test_tokens_never_seen_say_nothing() -> None:
@@ -258,19 +259,20 @@ def correlation(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def test_translated_users_score_as_before_and_stale_ones_at_random() -> None:
-    """At least .998 after training from a turned start; in the design .9987, and -.10 for stale ones."""
-    told, random = world(), np.random.default_rng(SEED)
-    known = np.bincount(told.items, minlength=300) > 0
-    old, turn = embeddings(), np.linalg.qr(random.normal(size=(6, 6)))[0]
-    turned = Embeddings(
-        old.version, (old.theta @ turn).astype(np.float32), old.variance, old.lengths, old.attributes, None
-    )
+    """At least .998 after training with 1 % more from a turned start; in the design .9987, and -.10 when stale."""
+    told = world()
+    some = np.arange(told.users.size) % 100 > 0
+    how = Training(dimensions=6, sweeps=40)  # until hardly anything moves but for what is new
+    old = trained(told.users[some], told.items[some], told.liked[some], told.tokens, how)
+    turn = np.kron(np.eye(3), [[0.0, 1.0], [-1.0, 0.0]])  # by a right angle in each of three planes
+    turned = replace(old, theta=(old.theta @ turn).astype(np.float32))
     new = learned_of(told, previous=turned)
-    by = translation(old.theta.astype(np.float64), new.theta.astype(np.float64), known.astype(np.float64))
-    users = random.normal(size=(6, 200))
+    reactions = np.bincount(told.items, minlength=300).astype(np.float64)
+    by = translation(old.theta.astype(np.float64), new.theta.astype(np.float64), reactions)
+    users, known = np.random.default_rng(SEED).normal(size=(6, 200)), reactions > 0
     before = old.theta[known] @ users
     assert correlation(before, new.theta[known] @ (by.matrix @ users)) >= 0.998
-    assert abs(correlation(before, new.theta[known] @ users)) < 0.4
+    assert abs(correlation(before, new.theta[known] @ users)) < 0.2
     assert new.translation is not None
     assert correlation(turned.theta[known] @ users, new.theta[known] @ (new.translation.matrix @ users)) >= 0.998
 
