@@ -159,9 +159,9 @@ class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     every_records: int = 1  # embedded: a new version each so many log records
     every_ms: int = 10_000  # over Kafka: a new version each so many milliseconds of the log's time
     top_max: int = 2000  # length of the top lists
-    neighbours_max: int = 200  # length of an item's list of neighbours
+    neighbours_max: int = 400  # length of an item's list of neighbours
     recent_likes: int = 10  # of a user: pairs are counted with these, and `similar` starts from these
-    recent_reactions: int = 20  # of a user: what is near in time, and what follows what, is counted with these
+    recent_reactions: int = 50  # of a user: what is near in time, and what follows what, is counted with these
 
     def __post_init__(self) -> None:
         """Refuse lists of no length."""

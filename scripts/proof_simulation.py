@@ -32,7 +32,13 @@ FEEDS = 2000
 EQUAL_FEEDS = 500
 OURS = (FEEDLOOM, ORACLE)
 TABLES = ("actions", "blend", "population", "memory")  # of a policy: those that matter to the worlds
-NOT_THESE = (("population", "recent_reactions"), ("memory", "weights_half_life_ms"))
+NOT_THESE = (
+    ("blend", "shadow"),
+    ("population", "neighbours_max"),
+    ("population", "recent_reactions"),
+    ("memory", "shadow_half_life_views"),
+    ("memory", "weights_half_life_ms"),
+)
 OF_THE_OTHERS = [f"simulator/{name}.py" for name in ("choice", "worlds", "users", "policies", "peers")]
 
 Regrets = dict[str, list[float]]  # by policy, seed by seed
@@ -69,7 +75,8 @@ def version_of(policy: Policy) -> str:
     """A short hash of what matters to the worlds.
 
     They bring pools of their own, all of them external. So nothing there is ranked by weights, vectors or what goes
-    with what: these tables are left out, and the two fields of others that say how such is learned.
+    with what: these tables are left out, and the fields of others that say how such is learned, and what only acts
+    where it is switched on.
     """
     tables = {name: msgspec.to_builtins(getattr(policy, name)) for name in TABLES}
     for table, name in NOT_THESE:

@@ -14,6 +14,7 @@ from feedloom.cli import main
 HEADER = "user,item,timestamp,value\n"
 GOOD = HEADER + "".join(f"u{n % 7},i{n * 37 % 97},{1000 + n},{n % 5 + 1}\n" for n in range(120))
 POLICY = '[pools.{name}]\nkind = "popular"\n'
+POOLS = ["popular", "similar", "personal", "fresh"]  # of the policy that ships
 
 
 def run(*arguments: str | Path, expect: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -163,19 +164,19 @@ def test_no_error_is_a_traceback_in_a_real_process(log: Path) -> None:
 def test_the_json_of_a_backtest_is_one_document_with_the_promised_keys(log: Path) -> None:
     result = json.loads(run("backtest", log, "--json", "--positive", "value>=4").stdout)
     assert {"dataset", "scored", "policies", "pool_share", "seconds", "feeds_per_s", "digest"} <= result.keys()
-    assert result["us_per_slate"] == pytest.approx(1e6 / result["feeds_per_s"])
+    assert 0.0 < result["us_per_slate"] <= 1e6 / result["feeds_per_s"]  # to answer, and to learn as well
     assert (result["order_shuffled"], result["broken"]) == (None, None)
     plain = ["uniform", "fixed_ratio", "global_thompson", "naive_thompson"]
-    assert list(result["policies"]) == ["random", "popular", "similar", "fresh", *plain, "feedloom"]
+    assert list(result["policies"]) == ["random", *POOLS, *plain, "feedloom"]
     assert result["feedloom_minus"].keys() == result["policies"].keys() - {"feedloom"}
     assert {pool: list(views) for pool, views in result["views_to_personal"].items()} == {
-        pool: ["like"] for pool in ("popular", "similar", "fresh")
+        pool: ["like"] for pool in POOLS
     }
     for figures in result["policies"].values():
         promised = {"hit_at_10", "hit_at_10_low", "hit_at_10_high", "ndcg_at_10", "first_five_hit"}
         assert promised <= figures.keys()
         assert figures["hit_at_10_low"] <= figures["hit_at_10"] <= figures["hit_at_10_high"]
-    assert set(result["pool_share"]) == {"popular", "similar", "fresh"}
+    assert list(result["pool_share"]) == POOLS
     assert sum(result["pool_share"].values()) == pytest.approx(1.0)
 
 
