@@ -24,8 +24,6 @@ kind = "popular"
 floor = 0.1
 [pools.similar]
 kind = "fresh"
-[pools.personal]
-kind = "personal"
 [pools.fresh]
 kind = "similar"
 floor = 0.1
@@ -34,7 +32,7 @@ floor = 0.1
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The demo without its further run, recorded, and with the contents of two pools exchanged; both at once."""
+    """The demo without its further run, recorded, and plain lists, two of them exchanged; both at once."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "swapped.toml").write_text(SWAPPED)
     calls = {
@@ -83,20 +81,30 @@ def test_the_blend_reaches_97_percent_of_the_best_pool_and_1_4_times_the_uniform
     assert plain["pool_share"]["fresh"] < 0.01
 
 
+def test_ranking_what_all_pools_offer_beats_each_of_them_by_far(demos: dict[str, dict[str, Any]]) -> None:
+    """The demo reads .2503, .1341 and .4416: the bounds leave what other processors' bits may change."""
+    figures = demos["plain"]["policies"]["feedloom"]
+    assert figures["hit_at_10"] > 0.248
+    assert figures["ndcg_at_10"] > 0.133
+    assert figures["first_five_hit"] > 0.43
+    assert demos["plain"]["feedloom_minus"]["similar"]["difference"] > 0.05
+
+
 def test_a_posterior_per_user_loses_nothing_to_one_for_everybody_and_much_less_than_on_a_weak_prior(
     demos: dict[str, dict[str, Any]],
 ) -> None:
     """Paired by user: within a standard error of the one, above the other by a one-sided 97.5 % bound."""
-    minus = demos["plain"]["feedloom_minus"]
+    minus = demos["swapped"]["feedloom_minus"]
     everybody, naive = minus["global_thompson"], minus["naive_thompson"]
     assert everybody["difference"] >= -everybody["standard_error"]
     assert naive["difference"] - 1.96 * naive["standard_error"] > 0
+    assert demos["plain"]["feedloom_minus"]["personal"]["difference"] > -0.003  # what finding the best pool costs
     assert set(demos["plain"]["views_to_personal"]) == {"popular", "similar", "personal", "fresh"}
 
 
 def test_what_a_pool_holds_decides_and_not_its_name(demos: dict[str, dict[str, Any]]) -> None:
     plain, swapped = demos["plain"], demos["swapped"]
-    assert hit(plain, "feedloom", "_low") <= hit(swapped, "feedloom") <= hit(plain, "feedloom", "_high")
+    assert hit(swapped, "feedloom") >= 0.97 * hit(swapped, "fresh") > 0.18
     assert swapped["pool_share"]["similar"] < 0.01
     assert hit(swapped, "similar") == hit(plain, "fresh")
 
