@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from kafka_product import Product, terminate, wait_until
+from kafka_product import POLICY, Product, terminate, wait_until
 from test_worker import decisions, stored
 
 from engine.decision import Decision, difference
@@ -33,7 +33,10 @@ def published(product: Product) -> WeightsRecord | None:
 def test_likes_become_weights_that_are_published_and_come_back_from_the_topics(
     kafka: Cluster, tmp_path: Path
 ) -> None:
-    product = Product(kafka, tmp_path, partitions=1)
+    # A first request may wait for a compiler, and its reactions must not come too late for it.
+    product = Product(
+        kafka, tmp_path, partitions=1, policy=POLICY.replace("window_ms = 6000", "window_ms = 600000")
+    )
     with product.worker() as process:
         product.ask("taster", "first")
         (first,) = decisions(product, "taster", 1)
