@@ -14,7 +14,7 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
     weighing = gathered.weighing
     if weighing is None:
         return None
-    settings, population = policy.weights, gathered.facts.population
+    settings = policy.weights
     placed = np.isin(weighing.items, gathered.lists.items[made.slot_pools, made.slot_ranks])
     most = max(settings.remembered, int(placed.sum()))
     kept = np.concatenate([np.flatnonzero(placed), np.flatnonzero(~placed)])[:most]
@@ -22,9 +22,7 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
     flag = weighing.layout.placed
     x[:, flag] = placed[kept]
     etas = weighing.etas[kept] + weighing.weights[flag] * x[:, flag]
-    numbers = weighing.items[kept].tolist()
-    size, strangers = population.size, gathered.strangers
-    items = [population.items[number] if number < size else strangers[number - size] for number in numbers]
+    items = gathered.names(weighing.items[kept])
     return Considered(
         pool=policy.personal or "",
         layout=weighing.layout.key,

@@ -87,7 +87,7 @@ class Layout(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """What features are made of: `columns` has an entry per item of the population, float64 (12, items).
+    """What features are made of: `columns` has an entry per item of the population, float64 (13, items).
 
     They are what is near, near to the last reaction, together, a successor, the inner products with the user's
     vector and the recent one, likes, the three trends, starts, and reactions (`feature_kernels` numbers them); then

@@ -3,14 +3,13 @@
 Terms that fade are weighted forward from a landmark, so that the sums stay sums.
 """
 
-from math import exp2
 from typing import NamedTuple
 
 import numpy as np
 from msgspec import Struct
 
 from blending.types import FloatArray
-from engine.evidence import HALF_LIVES_MAX
+from engine.newcomers import faded, forward
 
 HOUR_MS = 3_600_000
 # Half-lives of likes (trend, fast, faster) and of being among a user's first reactions.
@@ -65,7 +64,7 @@ class ItemTallies:
         """The columns of the first `size` items as they count at a moment."""
         self._make_room(size)
         factors = [
-            exp2(-max(now_ms - landmark_ms, 0) / half_life_ms) if landmark_ms else 0.0
+            faded(landmark_ms, now_ms, half_life_ms) if landmark_ms else 0.0
             for landmark_ms, half_life_ms in zip(self._landmarks_ms, HALF_LIVES_MS, strict=True)
         ]
         fading = self._fading[:, :size] * np.array(factors)[:, None]
@@ -91,12 +90,10 @@ class ItemTallies:
         """The weight of a term of this moment, after moving the landmark if the term is too far from it."""
         half_life_ms = HALF_LIVES_MS[place]
         self._landmarks_ms[place] = self._landmarks_ms[place] or max(at_ms, 1)
-        since = (at_ms - self._landmarks_ms[place]) / half_life_ms
-        if since > HALF_LIVES_MAX:
-            self._fading[place] *= exp2(-min(since, 1000.0))
-            self._landmarks_ms[place] = at_ms
-            return 1.0
-        return exp2(max(since, -1000.0))
+        self._landmarks_ms[place], factor, weight = forward(self._landmarks_ms[place], at_ms, half_life_ms)
+        if factor != 1.0:
+            self._fading[place] *= factor
+        return weight
 
     def _make_room(self, size: int) -> None:
         missing = size - self._plain.shape[1]

@@ -11,11 +11,11 @@ import numpy as np
 from msgspec import Struct
 
 from blending.types import FloatArray
+from engine.evidence import HALF_LIVES_MAX
 from engine.policy import WeightsPolicy
 from engine.state import LedgerRow, UserWeights, WeightLesson
 from engine.weight_kernels import add_choice, add_scaled, add_seen
 from engine.weights import (
-    HALF_LIVES_MAX,
     Sums,
     faded,
     forward,

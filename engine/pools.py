@@ -204,6 +204,14 @@ class Gathered(NamedTuple):
     strangers: list[str]
     weighing: Weighing | None = None  # of the personal pool, if the policy has one
 
+    def names(self, numbers: ItemArray | IntArray) -> list[str]:
+        """The names of items by their numbers."""
+        population, strangers = self.facts.population, self.strangers
+        return [
+            population.items[number] if number < population.size else strangers[number - population.size]
+            for number in numbers.tolist()
+        ]
+
 
 def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
     """A user's latest reactions to items of this population version, latest first, none twice."""

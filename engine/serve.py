@@ -12,7 +12,7 @@ from blending.kernels import offering
 from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
-from blending.types import FloatArray, IntArray, ItemArray
+from blending.types import FloatArray, IntArray
 from engine.considered import considered_of
 from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
 from engine.errors import InputError
@@ -242,23 +242,14 @@ def _parts(
                 filtered=ranking.filtered,
                 intended=int(wished[pool]),
                 realised=verdicts.count("p"),
-                items=_named(ranking.items[: len(verdicts)], gathered),
+                items=gathered.names(ranking.items[: len(verdicts)]),
                 verdicts=verdicts,
                 before=int(beliefs.before[pool]),
                 floor=floor,
                 cap=cap if cap < slots else None,
                 missing=ranking.missing,
-                listed=_named(ranking.items, gathered) if shadow else [],
+                listed=gathered.names(ranking.items) if shadow else [],
                 listed_views=population.shadow_views.get(name, 0) if shadow else 0,
             )
         )
     return parts
-
-
-def _named(numbers: ItemArray, gathered: Gathered) -> list[str]:
-    """The names of items."""
-    population, strangers = gathered.facts.population, gathered.strangers
-    return [
-        population.items[number] if number < population.size else strangers[number - population.size]
-        for number in numbers.tolist()
-    ]

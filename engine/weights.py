@@ -13,12 +13,12 @@ import numpy as np
 
 from blending.types import FloatArray
 from engine import weight_kernels
+from engine.evidence import HALF_LIVES_MAX
 from engine.weight_kernels import add_choice, add_seen, add_valued
 
 __all__ = ["Sums", "Weights", "add_choice", "add_seen", "add_valued"]
 
 FEATURES_MAX = 64  # a full matrix of more costs more than it is worth: the solution's time grows with its cube
-HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
 
 
 class Sums(NamedTuple):

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from weight_terms import Term, added, prior_of, terms_of
 
+from engine.evidence import HALF_LIVES_MAX
 from engine.weight_kernels import FEATURE_MAX, SCORE_MAX, VALUE_MAX, WEIGHT_MAX
 from engine.weights import (
-    HALF_LIVES_MAX,
     Sums,
     Weights,
     drawn,
