@@ -4,6 +4,7 @@ import numpy as np
 
 from blending.blend import Blend
 from engine.decision import Considered
+from engine.learning import bytes_of
 from engine.policy import Policy
 from engine.pools import Gathered
 from engine.state import UserState
@@ -15,7 +16,8 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
     if weighing is None:
         return None
     settings = policy.weights
-    placed = np.isin(weighing.items, gathered.lists.items[made.slot_pools, made.slot_ranks])
+    shown = gathered.lists.items[made.slot_pools, made.slot_ranks]
+    placed = (weighing.items[:, None] == shown).any(axis=1)
     most = max(settings.remembered, int(placed.sum()))
     kept = np.concatenate([np.flatnonzero(placed), np.flatnonzero(~placed)])[:most]
     x = weighing.x[kept]
@@ -29,7 +31,7 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
         theta=gathered.facts.items.theta,
         items=items,
         revisions=[gathered.facts.catalogue.revision(item) for item in items],
-        x=x.astype(np.float16).tobytes(),
+        x=bytes_of(x),
         etas=[float(f"{eta:.5g}") for eta in etas.tolist()],  # more digits are noise
         seen_weight=settings.seen_weight,
         full=sum(state.served.values()) >= settings.full_after_slots,

@@ -64,7 +64,7 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Considered(Struct, frozen=True, kw_only=True):
     """Candidates that the decision remembers, to learn from: those of its slots, then the best others.
 
-    `x` are their features as they were served, float16 (items, features); `layout` says which
+    `x` are their features as they were served, int8 steps (items, features); `layout` says which
     (`engine.features.layout_of`). `etas` are the scores of x, `placed` included. `pool` is the personal one,
     `theta` the version of the embeddings, `revisions` are those of the items in the catalogue, 0 of unknown ones. A
     view without a like counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
@@ -83,7 +83,7 @@ class Considered(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuse columns that do not fit together."""
         items = len(self.items)
-        if not (items == len(self.etas) == len(self.revisions) and (not items or len(self.x) % (2 * items) == 0)):
+        if not (items == len(self.etas) == len(self.revisions) and (not items or len(self.x) % items == 0)):
             raise ValueError("the candidates of a decision do not fit their features")
 
 

@@ -44,12 +44,12 @@ def evidence_at(
         age = half_lives(closed.landmark_ms, closed.served, now_ms, state.served[cell[0]], memory)
         factor = exp2(-max(age, -AHEAD_MAX))
         sums[cell] = [factor * closed.successes, factor * closed.exposure]
+    served, half_life_ms, half_life_slots = state.served, memory.half_life_ms, memory.half_life_slots
     for row in state.ledger.values():
-        weights = {}
-        for pool in row.tallies:
-            age = half_lives(row.at_ms, row.served[pool], now_ms, state.served[pool], memory)
-            weights[pool] = exp2(-max(age, -AHEAD_MAX))
-        _add(sums, row, now_ms, weights, believed)
+        since_ms, before = (now_ms - row.at_ms) / half_life_ms, row.served
+        for pool, tallies in row.tallies.items():
+            age = since_ms + (served[pool] - before[pool]) / half_life_slots  # `half_lives`, without a call a row
+            _add(sums, row, pool, tallies, now_ms, exp2(-max(age, -AHEAD_MAX)), believed)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
@@ -60,7 +60,8 @@ def session_at(
     sums: Sums = {}
     for row in state.ledger.values():
         weight = exp2(-max(now_ms - row.at_ms, 0) / memory.session_half_life_ms)
-        _add(sums, row, now_ms, dict.fromkeys(row.tallies, weight), believed)
+        for pool, tallies in row.tallies.items():
+            _add(sums, row, pool, tallies, now_ms, weight, believed)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
@@ -70,24 +71,30 @@ def matured(row: LedgerRow) -> dict[Cell, Tally]:
     Its age is that of its end, so that these delays matter little to a row that was open for a whole window.
     """
     sums: Sums = {}
-    _add(sums, row, row.until_ms, dict.fromkeys(row.tallies, 1.0), AS_RECORDED)
+    for pool, tallies in row.tallies.items():
+        _add(sums, row, pool, tallies, row.until_ms, 1.0, AS_RECORDED)
     return {cell: Tally(*amounts) for cell, amounts in sums.items()}
 
 
 def _add(
-    sums: Sums, row: LedgerRow, now_ms: int, weights: Mapping[str, float], believed: Mapping[Cell, Delay]
+    sums: Sums,
+    row: LedgerRow,
+    pool: str,
+    tallies: tuple[Tally, ...],
+    now_ms: int,
+    weight: float,
+    believed: Mapping[Cell, Delay],
 ) -> None:
-    """The inner loop of reading a state: once per open row; `weights` are by pool."""
+    """The inner loop of reading a state: once per open row and pool."""
     age_ms = max(min(now_ms, row.until_ms) - row.at_ms, 0)  # 0 where the log's time fell back
-    for pool, tallies in row.tallies.items():
-        weight = weights[pool]
-        for action, tally, recorded in zip(row.actions, tallies, row.delays[pool], strict=True):
-            cell = (pool, action)
-            amounts = sums.get(cell)
-            if amounts is None:
-                amounts = sums[cell] = [0.0, 0.0]
-            amounts[0] += weight * tally.successes
-            amounts[1] += weight * tally.exposure * believed.get(cell, recorded).arrived(age_ms)
+    for place, tally in enumerate(tallies):
+        cell = (pool, row.actions[place])
+        amounts = sums.get(cell)
+        if amounts is None:
+            amounts = sums[cell] = [0.0, 0.0]
+        delay = believed[cell] if cell in believed else row.delays[pool][place]
+        amounts[0] += weight * tally.successes
+        amounts[1] += weight * tally.exposure * delay.arrived(age_ms)
 
 
 def with_closed(state: UserState, row: LedgerRow, terms: Mapping[Cell, Tally], memory: MemoryPolicy) -> UserState:

@@ -96,9 +96,9 @@ class Facts(Struct, frozen=True, dict=True):
 
     def _put(self, table: FloatArray, cell: tuple[str, str, str], value: Tally | float) -> None:
         """Put a value into its cell, if the policy has it."""
-        places = [at.get(name) for at, name in zip(self.places, cell, strict=True)]
-        if None not in places:
-            cohort, pool, action = places
-            table[cohort, :, pool, action] = (
+        cohorts, pools, actions = self.places
+        cohort, pool, action = cell
+        if cohort in cohorts and pool in pools and action in actions:
+            table[cohorts[cohort], :, pools[pool], actions[action]] = (
                 (value.successes, value.exposure) if isinstance(value, Tally) else value
             )

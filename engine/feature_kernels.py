@@ -7,7 +7,8 @@ from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 
 # Columns of what features are made of, by item.
 NEAR, LAST_NEAR, TOGETHER, SUCCESSOR, EMBEDDING, RECENT_EMBEDDING, LIKES, TREND, FAST, FASTER, STARTS = range(11)
-REACTIONS, AFFINITY, COLUMNS = 11, 12, 13
+REACTIONS, AFFINITY, FACTOR, COLUMNS = 11, 12, 13, 14
+STEPS = 127.0  # that a feature of 1 is of: features are served, recorded and learned from in whole ones, int8
 LOG_OF_GREATEST = float(np.log(1.01))
 AFFINITY_SURE = 5.0  # reactions' worth of belief that a user likes a token as often as others do
 AFFINITY_MAX = 1.0
@@ -74,20 +75,31 @@ def join_top(scores: FloatArray, most: int, barred: np.ndarray, union: IntArray,
 
 
 @compiled
+def join_listed(listed: ItemArray, barred: np.ndarray, union: IntArray, filled: int) -> int:
+    """Add the items of a list to a union that has `filled`, those that are marked in `barred` no more; see above."""
+    for item in listed:
+        if barred[item] != 2:
+            barred[item] = 2
+            union[filled] = item
+            filled += 1
+    return filled
+
+
+@compiled
 def token_affinities(
-    starts: IntArray, tokens: IntArray, liked: FloatArray, expected: FloatArray, found: FloatArray
+    starts: IntArray, tokens: IntArray, past: IntArray, liked: FloatArray, expected: FloatArray, found: FloatArray
 ) -> None:
     """What a user's past says of tokens, log((likes + s) / (expected likes + s)): `found` by token, zeros before.
 
-    `starts` (past + 1,) bounds each past item's own in `tokens`; `liked` and `expected` are (past,): 0 or 1, and
-    the item's like rate. `found` is left at 0 for tokens that were not met.
+    `starts` (items + 1,) bounds each item's own in `tokens`; `past` are items, `liked` and `expected` (past,) are 0
+    or 1, and the item's like rate. `found` is left at 0 for tokens that were not met.
     """
     gains = np.zeros(found.size)
     hopes = np.zeros(found.size)
-    for past in range(liked.size):
-        for at in range(starts[past], starts[past + 1]):
-            gains[tokens[at]] += liked[past]
-            hopes[tokens[at]] += expected[past]
+    for place in range(past.size):
+        for at in range(starts[past[place]], starts[past[place] + 1]):
+            gains[tokens[at]] += liked[place]
+            hopes[tokens[at]] += expected[place]
     for token in range(found.size):
         if hopes[token] > 0.0:
             found[token] = np.log((gains[token] + AFFINITY_SURE) / (hopes[token] + AFFINITY_SURE))
@@ -105,21 +117,25 @@ def mean_affinities(starts: IntArray, tokens: IntArray, of_token: FloatArray, fo
 
 
 @compiled
-def put_column(scores: FloatArray, candidates: IntArray, x: FloatArray, part: int, log: int) -> None:
+def take(scores: FloatArray, candidates: IntArray, taken: FloatArray) -> None:
+    """The candidates' own scores, 0 for those beyond the columns; all but `scores` are (m,)."""
+    for place in range(candidates.size):
+        taken[place] = scores[candidates[place]] if candidates[place] < scores.size else 0.0
+
+
+@compiled
+def put_taken(taken: FloatArray, x: FloatArray, part: int, log: int) -> None:
     """Scores of the candidates as parts of the greatest of them, within [-1, 1], and what their logarithms are.
 
     They go into the columns `part` and `log` of x, unless these are below 0. The logarithm's column is
     1 + log((part + .01) / 1.01) / 4.7, from just above 0 to 1; and 0 where there is nothing.
     """
     greatest = 0.0
-    for candidate in candidates:
-        if candidate < scores.size:
-            greatest = max(greatest, scores[candidate])
+    for place in range(taken.size):
+        greatest = max(greatest, taken[place])
     scale = 1.0 / greatest if greatest > 0.0 else 1.0
-    for place in range(candidates.size):
-        if candidates[place] >= scores.size:
-            continue
-        value = min(max(scores[candidates[place]] * scale, -1.0), 1.0)
+    for place in range(taken.size):
+        value = min(max(taken[place] * scale, -1.0), 1.0)
         if part >= 0:
             x[place, part] = value
         if log >= 0 and value > 0.0:
@@ -129,25 +145,34 @@ def put_column(scores: FloatArray, candidates: IntArray, x: FloatArray, part: in
 @compiled
 def put_bases(columns: FloatArray, candidates: IntArray, x: FloatArray) -> None:
     """Fill the first columns of x, which are `engine.features.BASES`."""
-    likes, reactions, affinity = columns[LIKES], columns[REACTIONS], columns[AFFINITY]
-    put_column(columns[NEAR], candidates, x, 0, 1)
-    put_column(columns[TOGETHER], candidates, x, -1, 2)
-    put_column(columns[SUCCESSOR], candidates, x, -1, 3)
-    put_column(columns[LAST_NEAR], candidates, x, -1, 4)
-    put_column(columns[EMBEDDING], candidates, x, 5, -1)
-    put_column(columns[RECENT_EMBEDDING], candidates, x, 6, 7)
-    put_column(np.log1p(likes), candidates, x, 8, -1)
-    put_column(np.log1p(columns[TREND]), candidates, x, 9, -1)
-    put_column(columns[TREND], candidates, x, -1, 10)
-    put_column(columns[FAST], candidates, x, -1, 11)
-    put_column(columns[FASTER], candidates, x, -1, 12)
-    put_column(columns[STARTS], candidates, x, 13, 14)
-    put_column(np.exp(affinity) * np.log1p(likes), candidates, x, -1, 17)
+    taken = np.empty(candidates.size)
+    for column, part, log in (
+        (NEAR, 0, 1),
+        (TOGETHER, -1, 2),
+        (SUCCESSOR, -1, 3),
+        (LAST_NEAR, -1, 4),
+        (EMBEDDING, 5, -1),
+        (RECENT_EMBEDDING, 6, 7),
+        (TREND, -1, 10),
+        (FAST, -1, 11),
+        (FASTER, -1, 12),
+        (STARTS, 13, 14),
+        (FACTOR, 18, 19),
+    ):
+        take(columns[column], candidates, taken)
+        put_taken(taken, x, part, log)
+    take(columns[TREND], candidates, taken)
+    put_taken(np.log1p(taken), x, 9, -1)
+    take(columns[LIKES], candidates, taken)
+    logs = np.log1p(taken)
+    put_taken(logs, x, 8, -1)
     for place in range(candidates.size):
         item = candidates[place]
-        if item < likes.size:
-            x[place, 15] = (likes[item] + 2.0) / (reactions[item] + 4.0)
-            x[place, 16] = affinity[item]
+        if item < columns.shape[1]:
+            x[place, 15] = (columns[LIKES, item] + 2.0) / (columns[REACTIONS, item] + 4.0)
+            x[place, 16] = columns[AFFINITY, item]
+            logs[place] *= np.exp(columns[AFFINITY, item])
+    put_taken(logs, x, -1, 17)
 
 
 @compiled
@@ -177,3 +202,11 @@ def put_ranks(ranking: ItemArray, candidates: IntArray, x: FloatArray, column: i
         for place in range(candidates.size):
             if candidates[place] == ranking[rank]:
                 x[place, column] = 1.0 / np.sqrt(1.0 + rank)
+
+
+@compiled
+def round_to_steps(x: FloatArray, kept: FloatArray) -> None:
+    """Round features (m, d) to whole STEPS, those that are not `kept` (d,) to 0."""
+    for place in range(x.shape[0]):
+        for at in range(x.shape[1]):
+            x[place, at] = np.rint(x[place, at] * kept[at] * STEPS) / STEPS

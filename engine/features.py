@@ -15,7 +15,7 @@ import numpy as np
 
 from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 from engine.catalogue import EMPTY, Catalogue, Token
-from engine.feature_kernels import REACTIONS, put_bases, put_gated, put_presence, put_ranks
+from engine.feature_kernels import REACTIONS, put_bases, put_gated, put_presence, put_ranks, round_to_steps
 from engine.policy import Policy
 
 # name -> its group, which `[weights] without` may leave out; the order is that of the features
@@ -38,10 +38,12 @@ BASES = {
     "rate": "rate",
     "affinity": "affinity",
     "affinity_popularity": "affinity",
+    "factor": "factors",
+    "factor_log": "factors",
 }
 # What a feature counts for depends on what is known of the user: these stand a second time, times a gate.
 GATED = {
-    "history": ("near", "near_log", "together_log", "popularity", "rate", "recent_embedding"),
+    "history": ("near", "near_log", "together_log", "popularity", "rate", "recent_embedding", "factor", "factor_log"),
     "fresh": ("near", "near_log", "successor_log", "popularity", "recent_embedding"),
     "nobody": ("starts", "starts_log", "fast_log", "rate", "trend_log"),
     "early": ("near_log", "last_near_log", "popularity", "fast_log", "successor_log"),
@@ -56,6 +58,7 @@ BEHAVIOUR = (
     "trends",
     "starts",
     "rate",
+    "factors",
 )  # groups of reactions alone
 PRESENCE = ("reacted_to", "described")  # somebody has reacted to the item; it has attributes
 ALWAYS = ("bias", "placed")  # `placed` is 0 when candidates are ranked, and 1 of what the feed then held
@@ -87,11 +90,11 @@ class Layout(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """What features are made of: `columns` has an entry per item of the population, float64 (13, items).
+    """What features are made of: `columns` has an entry per item of the population, float64 (14, items).
 
     They are what is near, near to the last reaction, together, a successor, the inner products with the user's
     vector and the recent one, likes, the three trends, starts, and reactions (`feature_kernels` numbers them); then
-    the affinity. `past` is how many of the user's reactions are known, `since_ms` how long ago the last one was.
+    the affinity, and the inner products of factors. `past` is how many of the user's reactions are known, `since_ms` how long ago the last one was.
     `described`, (items,), marks items that have attributes; `ranks` has the list of each other pool.
     """
 
@@ -129,7 +132,7 @@ def layout_of(policy: Policy, catalogue: Catalogue = EMPTY) -> Layout:
 
 
 def features_of(raw: Raw, candidates: IntArray, layout: Layout, attributes: FloatArray) -> FloatArray:
-    """f(x) of the candidates, item numbers (m,): (m, d) as they are served, rounded to float16.
+    """f(x) of the candidates, item numbers (m,): (m, d) as they are served, in whole STEPS.
 
     `attributes` (m, tokens) are 1 where a candidate has one of the layout's tokens, else 0. Numbers beyond the
     population's are of items that it does not know: their ranks and attributes are all that is known of them.
@@ -147,8 +150,8 @@ def features_of(raw: Raw, candidates: IntArray, layout: Layout, attributes: Floa
         put_ranks(ranking, candidates, x, at)
         at += 1
     x[:, at:] = attributes
-    x *= layout.kept
-    return x.astype(np.float16).astype(np.float64)
+    round_to_steps(x, layout.kept)
+    return x
 
 
 def gates_of(past: int, since_ms: float) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from blending.types import FloatArray, IntArray
+from blending.types import BoolArray, FloatArray, IntArray
 from engine.catalogue import Catalogue
 from engine.offline.attributes import Tokens
 from engine.offline.embeddings import Embeddings
@@ -15,19 +15,23 @@ from engine.population import Population
 class ItemTable(NamedTuple):
     """Columns with an entry per item, and the versions of catalogue and embeddings that they are of.
 
-    The tokens of item i are `tokens[starts[i] : starts[i + 1]]`; `vectors`, float64 (items, d), and their
-    `variances`, (items,), are None before any embeddings were trained.
+    The tokens of item i are `tokens[starts[i] : starts[i + 1]]`, and `described`, bool (items,), says whether there
+    are any; `vectors` and `factors`, float64 (items, d), and the `variances` of
+    the former, (items,), are None before any embeddings were trained; factors are 0 of items that none were
+    trained of.
     """
 
     updates: int
     theta: int
     starts: IntArray
     tokens: IntArray
+    described: BoolArray
     vectors: FloatArray | None
+    factors: FloatArray | None
     variances: FloatArray | None
 
 
-NO_ITEMS = ItemTable(0, 0, np.zeros(1, np.int64), np.zeros(0, np.int64), None, None)
+NO_ITEMS = ItemTable(0, 0, np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.bool_), None, None, None)
 
 
 def tokens_of(items: Iterable[str], catalogue: Catalogue) -> Tokens:
@@ -49,18 +53,18 @@ def item_table(
         return known
     added = tokens_of(population.items[size : population.size], catalogue)
     starts = np.concatenate([known.starts, known.starts[-1] + added.starts[1:]])
-    tokens = np.concatenate([known.tokens, added.tokens])
+    tokens, described = np.concatenate([known.tokens, added.tokens]), np.diff(starts) > 0
     if embeddings is None:
-        return ItemTable(catalogue.updates, theta, starts, tokens, None, None)
+        return ItemTable(catalogue.updates, theta, starts, tokens, described, None, None, None)
     vectors = np.zeros((population.size, embeddings.theta.shape[1]))
-    variances = np.zeros(population.size)
-    if known.vectors is not None and known.variances is not None:
-        vectors[:size], variances[:size] = known.vectors, known.variances
+    factors, variances = np.zeros(vectors.shape), np.zeros(population.size)
+    if known.vectors is not None and known.factors is not None and known.variances is not None:
+        vectors[:size], factors[:size], variances[:size] = known.vectors, known.factors, known.variances
     trained = min(len(embeddings.theta), population.size)
-    vectors[size:trained], variances[size:trained] = (
-        embeddings.theta[size:trained],
-        embeddings.variance[size:trained],
-    )
+    if size < trained:
+        new = slice(size, trained)
+        vectors[new], factors[new] = embeddings.theta[new], embeddings.factors[new]
+        variances[new] = embeddings.variance[new]
     for item in range(max(size, trained), population.size):
         vectors[item], variances[item] = embeddings.embed(tokens[starts[item] : starts[item + 1]])
-    return ItemTable(catalogue.updates, theta, starts, tokens, vectors, variances)
+    return ItemTable(catalogue.updates, theta, starts, tokens, described, vectors, factors, variances)

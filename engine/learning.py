@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from blending.types import FloatArray
 from engine.evidence import HALF_LIVES_MAX
+from engine.feature_kernels import STEPS
 from engine.policy import WeightsPolicy
 from engine.state import LedgerRow, UserWeights, WeightLesson
 from engine.weight_kernels import add_choice, add_scaled, add_seen
@@ -54,9 +55,14 @@ class WeightSumsRecord(Struct, frozen=True, array_like=True):
     moment: list[float]
 
 
+def bytes_of(rows: FloatArray) -> bytes:
+    """Features (candidates, d) as records keep them: int8, in whole STEPS, which they are served in."""
+    return np.rint(rows * STEPS).astype(np.int8).tobytes()
+
+
 def rows_of(data: bytes, candidates: int) -> FloatArray:
-    """Features as float64 (candidates, d), of the float16 that they were served as."""
-    return np.frombuffer(data, np.float16).astype(np.float64).reshape(candidates, -1)
+    """The same features again, float64 (candidates, d)."""
+    return np.frombuffer(data, np.int8).reshape(candidates, -1) / STEPS
 
 
 def add_lesson(sums: Sums, lesson: WeightLesson, weight: float, *, full: bool) -> bool:
@@ -67,8 +73,6 @@ def add_lesson(sums: Sums, lesson: WeightLesson, weight: float, *, full: bool) -
         return add_choice(*sums, rows, np.array(lesson.etas), lesson.chosen, weight, full)
     if lesson.kind == "seen":
         return add_seen(*sums, rows[0], lesson.etas[0], 0.0, weight, full)
-    if not np.isfinite(rows).all():
-        return False
     add_scaled(sums.moment, rows[0], weight)  # all that a term's y adds
     return True
 
@@ -76,7 +80,7 @@ def add_lesson(sums: Sums, lesson: WeightLesson, weight: float, *, full: bool) -
 def learned(known: UserWeights | None, lesson: WeightLesson, half_life_ms: int, *, full: bool) -> UserWeights:
     """A user's own sums with a term more. Sums of other features are let go of."""
     if known is None or known.layout != lesson.layout:
-        features = len(lesson.x) // (2 * len(lesson.etas))
+        features = len(lesson.x) // len(lesson.etas)
         sums, landmark_ms = no_sums(features), lesson.at_ms
     else:
         sums = Sums(np.frombuffer(known.precision).copy(), np.frombuffer(known.moment).copy())
@@ -108,7 +112,7 @@ class WeightSums:
     def add(self, lesson: WeightLesson, half_life_ms: int) -> None:
         """Add a term. Sums of other features are let go of."""
         if self.layout != lesson.layout:
-            self._begin(lesson.layout, len(lesson.x) // (2 * len(lesson.etas)), lesson.at_ms)
+            self._begin(lesson.layout, len(lesson.x) // len(lesson.etas), lesson.at_ms)
         weight = self._weight(lesson.at_ms, half_life_ms)
         if add_lesson(self._sums, lesson, weight, full=True) and lesson.kind == "choice":
             self.likes += weight

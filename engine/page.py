@@ -29,13 +29,15 @@ class Degraded(Struct, frozen=True, array_like=True):
 class Wanted(NamedTuple):
     """What the policy wants of a page, in slots by pool, all int64: whatever stock there is.
 
-    `pinned` (slots,) is the pool that each slot is pinned to, -1 for none.
+    `pinned` (slots,) is the pool that each slot is pinned to, -1 for none. `nothing` says that no pool is promised or
+    denied a part of this page.
     """
 
     pinned: IntArray
     required: IntArray
     floors: IntArray
     caps: IntArray
+    nothing: bool = False
 
 
 def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, first: bool) -> Wanted:
@@ -45,9 +47,9 @@ def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, firs
     page.
     """
     pools = list(policy.pools.values())
-    if not policy.guarantees:
-        nothing = np.zeros(len(policy.pools), np.int64)
-        return Wanted(np.full(slots, NONE, np.int64), nothing, nothing, nothing + slots)
+    if not (policy.guarantees if first else policy.guarantees_later):
+        zeros = np.zeros(len(policy.pools), np.int64)
+        return Wanted(np.full(slots, NONE, np.int64), zeros, zeros, zeros + slots, nothing=True)
     pinned = np.full(slots, NONE, np.int64)
     for number, pool in enumerate(pools):
         own = [slot - start for slot in pool.pinned if 0 <= slot - start < slots]
@@ -109,7 +111,7 @@ def page_of(policy: Policy, wanted: Wanted, stock: IntArray, before: IntArray, s
 
 def degraded_of(policy: Policy, wanted: Wanted, stock: IntArray, made: Blend) -> list[Degraded]:
     """The rules that the page does not keep, for want of stock or of slots."""
-    if not policy.guarantees:
+    if wanted.nothing:
         return []
     names = list(policy.pools)
     got = np.bincount(made.slot_pools, minlength=stock.size)

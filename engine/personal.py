@@ -13,6 +13,7 @@ from engine.facts import Facts
 from engine.feature_kernels import (
     divide_by_power,
     dot_all,
+    join_listed,
     join_top,
     mean_affinities,
     spread_scores,
@@ -32,6 +33,7 @@ NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of 
 NEAR_LEAST = 0.01  # and what it counts at least
 DISLIKED = 0.3  # of what it would count as a source, had it been liked
 RECENT_MS = 600_000.0  # after which a like counts half in the user's recent vector
+NOTHING_LISTED = np.zeros(0, np.int32)
 SURE, RECENT_SURE = 3.0, 1.0  # likes' worth of belief that the user is like everybody
 
 
@@ -125,8 +127,12 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
         columns_of = (columns[kernels.EMBEDDING], columns[kernels.RECENT_EMBEDDING])
         for user, column in zip(_user_vectors(past, vectors), columns_of, strict=True):
             dot_all(vectors, user, column)
+    factors, embeddings = facts.items.factors, facts.embeddings
+    if factors is not None and embeddings is not None and past.items.size:
+        user = embeddings.user_vector(factors[past.items], past.liked > 0)
+        dot_all(factors, user, columns[kernels.FACTOR])
     since_ms = float(past.age_ms[0]) if past.items.size else 0.0
-    return Raw(columns, np.diff(facts.items.starts) > 0, past.items.size, since_ms, rankings)
+    return Raw(columns, facts.items.described, past.items.size, since_ms, rankings)
 
 
 def _user_vectors(past: Past, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -197,10 +203,8 @@ def affinity_of(past: Past, facts: Facts) -> FloatArray:
     starts, tokens = facts.items.starts, facts.items.tokens
     if tokens.size and past.items.size:
         rates = (population.likes[past.items] + 2.0) / (population.statistics.reactions[past.items] + 4.0)
-        own = [tokens[starts[item] : starts[item + 1]] for item in past.items.tolist()]
-        bounds = np.concatenate([[0], np.cumsum([part.size for part in own])]).astype(np.int64)
-        of_token = np.zeros(int(tokens.max()) + 1)
-        token_affinities(bounds, np.concatenate(own), past.liked, rates, of_token)
+        of_token = np.zeros(facts.catalogue.tokens)
+        token_affinities(starts, tokens, past.items, past.liked, rates, of_token)
         mean_affinities(starts, tokens, of_token, found)
     return found
 
@@ -234,19 +238,19 @@ def _candidates(
         (columns[kernels.SUCCESSOR], depth),
         (columns[kernels.TOGETHER], depth),
         (columns[kernels.RECENT_EMBEDDING], depth),
+        (columns[kernels.FACTOR], depth),
         (columns[kernels.LIKES], half),
         (columns[kernels.TREND], half),
         (columns[kernels.FAST], half),
         (columns[kernels.STARTS], half),
         (liked_affinity(columns[kernels.AFFINITY], population), half),
     ]
-    barred = np.zeros(population.size, np.uint8)
+    listed = np.concatenate(rankings) if rankings else NOTHING_LISTED
+    numbers = max(population.size, int(listed.max(initial=-1)) + 1)
+    barred = np.zeros(numbers, np.uint8)
     barred[excluded] = 1
-    union = np.empty(min(sum(most for _, most in sources), population.size), np.int64)
+    union = np.empty(min(sum(most for _, most in sources) + listed.size, numbers), np.int64)
     filled = 0
     for column, most in sources:
         filled = join_top(column, most, barred, union, filled)
-    listed = dict.fromkeys(union[:filled].tolist())
-    for ranking in rankings:
-        listed |= dict.fromkeys(ranking.tolist())
-    return np.fromiter(listed, np.int64, len(listed))
+    return union[: join_listed(listed, barred, union, filled)]

@@ -44,6 +44,7 @@ GROUPS = (
     "together",
     "successors",
     "embeddings",
+    "factors",
     "popularity",
     "trends",
     "starts",
@@ -332,6 +333,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def guarantees(self) -> bool:
         """Whether any pool is promised or denied a part of a page."""
         return any(pool.floor or pool.required or pool.pinned or pool.cap < 1.0 for pool in self.pools.values())
+
+    @cached_property
+    def guarantees_later(self) -> bool:
+        """Whether that is so of other pages than a user's first."""
+        return any(
+            (pool.floor and pool.floor_views) or pool.required or pool.pinned or pool.cap < 1.0
+            for pool in self.pools.values()
+        )
 
     @cached_property
     def likes(self) -> frozenset[str]:

@@ -7,7 +7,6 @@ its scores are compared with nobody's. A pool of your own is a class, and `kind 
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -34,7 +33,7 @@ from engine.personal import (
 )
 from engine.policy import Policy
 from engine.population import Population
-from engine.state import UserState
+from engine.state import Reacted, UserState
 
 
 class Visitor(NamedTuple):
@@ -215,16 +214,20 @@ class Gathered(NamedTuple):
 
 def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
     """A user's latest reactions to items of this population version, latest first, none twice."""
-    latest: dict[int, tuple[int, float]] = {}
+    find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
+    latest: dict[int, Reacted] = {}
     for entry in reversed(state.history):
-        number = facts.population.number(entry.item)
-        if number is not None and number not in latest:
-            latest[number] = (at_ms - entry.at_ms, float(entry.action in facts.policy.likes))
+        number = find(entry.item, size)
+        if number < size and number not in latest:
+            latest[number] = entry
             if len(latest) == PAST_MAX:
                 break
-    table = np.array(list(latest.values()), np.float64).reshape(-1, 2)
-    ages, liked = np.maximum(table[:, 0], 0.0), table[:, 1].copy()
-    return Past(np.fromiter(latest, np.int64, len(latest)), ages, liked)
+    entries = latest.values()
+    return Past(
+        np.array(list(latest), np.int64),
+        np.array([float(max(at_ms - entry.at_ms, 0)) for entry in entries]),
+        np.array([float(entry.action in likes) for entry in entries]),
+    )
 
 
 def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()) -> Visitor:
@@ -233,16 +236,19 @@ def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, sho
     An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`, nor one that
     the catalogue bars at `at_ms`; one that this version does not know cannot be.
     """
-    population, likes = facts.population, facts.policy.likes
-    numbered = ((population.number(entry.item), entry.action) for entry in state.history)
-    known = [(item, action) for item, action in numbered if item is not None]
-    earlier = [item for item in map(population.number, shown) if item is not None]
-    liked = dict.fromkeys(item for item, action in reversed(known) if action in likes)
-    recent = list(islice(liked, facts.policy.population.recent_likes))
-    excluded = np.unique(np.array([*(item for item, _ in known), *earlier], np.int64))
+    find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
+    most, recent = facts.policy.population.recent_likes, dict[int, None]()
+    for entry in reversed(state.history):
+        if entry.action in likes and (number := find(entry.item, size)) < size:
+            recent[number] = None
+            if len(recent) == most:
+                break
+    met = [entry.item for entry in state.history]
+    met += shown
+    excluded = np.array(sorted({number for item in met if (number := find(item, size)) < size}), np.int64)
     barred = facts.barred(at_ms)
     return Visitor(
-        np.array(recent, np.int64),
+        np.array(list(recent), np.int64),
         np.union1d(excluded, barred) if barred.size else excluded,
         past_of(state, facts, at_ms),
         key_of(facts.policy.blend.seed, "pools", request.user, request.request_id),

@@ -76,13 +76,20 @@ class RankedCounts:
             amounts = np.ones(rows.size, np.int64)
         _bump(self._start, self._length, self._items, self._counts, rows, columns, amounts)
 
+    def tops(self, rows: list[int], most: int) -> list[tuple[ItemArray, IntArray]]:
+        """Copies of the `most` largest entries of each of these rows: items and their counts, largest first."""
+        first = self._start[rows]
+        last = first + np.minimum(self._length[rows], most)
+        return [
+            (self._items[at:end].copy(), self._counts[at:end].copy())
+            for at, end in zip(first.tolist(), last.tolist(), strict=True)
+        ]
+
     def top(self, row: int, most: int) -> tuple[ItemArray, IntArray]:
-        """Copies of the `most` largest entries of a row: items and their counts, largest first."""
+        """Copies of the `most` largest entries of one row, which need not be there yet."""
         if row >= self._length.size:
             return np.zeros(0, np.int32), np.zeros(0, np.int64)
-        first = self._start[row]
-        last = first + min(self._length[row], most)
-        return self._items[first:last].copy(), self._counts[first:last].copy()
+        return self.tops([row], most)[0]
 
     def table(self) -> IntArray:
         """All entries as (row, item, count), shape (entries, 3), each row's largest first."""

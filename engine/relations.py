@@ -53,10 +53,13 @@ class Relation:
     def lists(self, size: int, most: int, known: Sequence[Neighbours], since: int | None) -> list[Neighbours]:
         """The `most` first of each of `size` rows; `known` are those of `since` so many records, None for never."""
         lists = [*known, *[NO_NEIGHBOURS] * (size - len(known))]
+        stale = []
         for row, record in reversed(self.changed.items()):
             if since is not None and record < since:
                 break
-            lists[row] = Neighbours(*self.counts.top(row, most))
+            stale.append(row)
+        for row, entries in zip(stale, self.counts.tops(stale, most), strict=True):
+            lists[row] = Neighbours(*entries)
         return lists
 
 

@@ -71,7 +71,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         beliefs = _beliefs(state, cohort, own, _table(policy, session), facts)
     views = np.nan_to_num(own[1].max(axis=1), nan=0.0)
     wanted = wanted_of(policy, request.slots, start, views, first=first)
-    conditions = policy.guarantees or start > 0
+    conditions = start > 0 or not wanted.nothing
     page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)

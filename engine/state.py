@@ -55,7 +55,7 @@ class Taught(Struct, frozen=True, gc=False, array_like=True):
 class Weighed(Struct, frozen=True, gc=False, array_like=True):
     """The candidates of a decision that it remembers with their features, to learn from likes.
 
-    `x` are the features as they were served, float16 of shape (items, features), and `etas` the scores; `layout` is
+    `x` are the features as they were served, int8 steps of shape (items, features), and `etas` the scores; `layout` is
     what the features are (`engine.features.Layout`). `liking` are the actions that are likes; a view without one
     counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
     """
@@ -230,7 +230,7 @@ class ReactionLesson(Struct, frozen=True, gc=False, array_like=True, tag="reacti
 
 
 class WeightLesson(Struct, frozen=True, gc=False, array_like=True, tag="weight"):
-    """What a reaction says of the weights: `x` float16 (candidates, features) and their scores, as served.
+    """What a reaction says of the weights: `x` int8 steps (candidates, features) and their scores, as served.
 
     A "choice" is of the candidate in place `chosen`; "seen" and "liked" are of one candidate, and say that it was
     seen, and that it was liked; they count `weight`. `at_ms` is the decision's time.

@@ -18,7 +18,7 @@ from engine.weight_kernels import add_choice, add_seen, add_valued
 
 __all__ = ["Sums", "Weights", "add_choice", "add_seen", "add_valued"]
 
-FEATURES_MAX = 64  # a full matrix of more costs more than it is worth: the solution's time grows with its cube
+FEATURES_MAX = 68  # a full matrix of more costs more than it is worth: the solution's time grows with its cube
 
 
 class Sums(NamedTuple):

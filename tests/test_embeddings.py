@@ -73,7 +73,7 @@ def test_no_sweep_makes_the_fit_worse_and_a_warm_start_is_ahead_of_a_cold_one() 
     by_user, by_item = both_ways(told)
     before = learned_of(told, -1000)  # all but the last users
     cold = 0.1 * np.random.default_rng(SEED).normal(size=(len(by_item.starts) - 1, SMALL.dimensions))
-    warm = before.theta * before.lengths[:, None].astype(np.float64)
+    warm = before.factors.astype(np.float64)
     values = {
         name: [
             objective(by_user, *factorised(by_user, by_item, start, sweeps, SMALL), SMALL) for sweeps in (1, 2, 3)
@@ -83,6 +83,19 @@ def test_no_sweep_makes_the_fit_worse_and_a_warm_start_is_ahead_of_a_cold_one() 
     for steps in values.values():
         assert steps == sorted(steps, reverse=True)
     assert (np.array(values["warm"]) <= values["cold"]).all()
+
+
+def test_a_user_is_fitted_as_training_would_with_the_items_held() -> None:
+    told, found = world(), embeddings()
+    by_user, _ = both_ways(told)
+    factors = found.factors.astype(np.float64)
+    plain, _ = dense_sweeps(by_user, factors, len(by_user.starts) - 1, 1, SMALL)
+    for user in (0, 7, 40):
+        own = slice(by_user.starts[user], by_user.starts[user + 1])
+        fitted = found.user_vector(factors[by_user.columns[own]], by_user.liked[own])
+        assert np.abs(fitted - plain[user]).max() < 1e-5  # the gram is of factors in double precision
+    nobody = found.user_vector(np.zeros((0, SMALL.dimensions)), np.zeros(0, np.bool_))
+    assert not nobody.any()
 
 
 @pytest.mark.parametrize(("part", "least"), [("known", 0.8), ("cold", 0.6)])
@@ -106,7 +119,7 @@ def test_the_same_reactions_in_any_order_give_the_same_bits() -> None:
     for one, other in (
         (found.theta, again.theta),
         (found.variance, again.variance),
-        (found.lengths, again.lengths),
+        (found.factors, again.factors),
     ):
         assert one.dtype == np.float32
         assert one.tobytes() == other.tobytes()
@@ -182,7 +195,7 @@ def test_an_item_nobody_met_is_embedded_by_its_tokens() -> None:
     assert np.linalg.norm(found.theta, axis=1).max() <= 1.0 + 1e-6
     known = np.bincount(told.items, minlength=300)
     cold = expected(found.attributes, told.tokens).variances
-    ever = found.lengths > 0.0
+    ever = found.factors.any(axis=1)
     assert not ever[-20:].any()
     assert (found.variance < cold - 1e-6)[ever].all()
     assert np.allclose(found.variance[~ever], cold[~ever])
@@ -265,7 +278,9 @@ def test_translated_users_score_as_before_and_stale_ones_at_random() -> None:
     how = Training(dimensions=6, sweeps=40)  # until hardly anything moves but for what is new
     old = trained(told.users[some], told.items[some], told.liked[some], told.tokens, how)
     turn = np.kron(np.eye(3), [[0.0, 1.0], [-1.0, 0.0]])  # by a right angle in each of three planes
-    turned = replace(old, theta=(old.theta @ turn).astype(np.float32))
+    turned = replace(
+        old, theta=(old.theta @ turn).astype(np.float32), factors=(old.factors @ turn).astype(np.float32)
+    )
     new = learned_of(told, previous=turned)
     reactions = np.bincount(told.items, minlength=300).astype(np.float64)
     by = translation(old.theta.astype(np.float64), new.theta.astype(np.float64), reactions)

@@ -63,6 +63,8 @@ def oracle(raw: Raw, candidates: list[int]) -> np.ndarray:
         "rate": (likes[inside] + 2) / (c[kernels.REACTIONS][inside] + 4),
         "affinity": c[kernels.AFFINITY][inside],
         "affinity_popularity": log(np.exp(c[kernels.AFFINITY]) * np.log1p(likes)),
+        "factor": part(c[kernels.FACTOR]),
+        "factor_log": log(c[kernels.FACTOR]),
     }
     gates = {
         "history": min(raw.past, 20) / 20,
@@ -81,7 +83,7 @@ def oracle(raw: Raw, candidates: list[int]) -> np.ndarray:
             for place, candidate in enumerate(candidates):
                 if candidate == item:
                     x[place, PLACE[f"rank in {pool}"]] = 1 / np.sqrt(1 + rank)
-    return x.astype(np.float16).astype(np.float64)
+    return np.rint(127.0 * x) / 127.0
 
 
 @pytest.mark.parametrize("past", [0, 1, 7, 40])
@@ -92,7 +94,7 @@ def test_features_are_what_plain_formulas_say(seed: int, past: int) -> None:
     raw = raw_of(random, past)
     candidates = [*random.permutation(ITEMS)[:12].tolist(), ITEMS + 1]
     x = served(raw, np.array(candidates, np.int64), LAYOUT)
-    np.testing.assert_allclose(x, oracle(raw, candidates), atol=2e-3)  # a bit of float16
+    np.testing.assert_allclose(x, oracle(raw, candidates), atol=1 / 127 + 1e-9)  # a step, where a half is rounded
     assert np.abs(x).max() <= 1.0
 
 

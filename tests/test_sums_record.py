@@ -9,6 +9,7 @@ from msgspec.structs import astuple, replace
 
 from engine.errors import InputError
 from engine.item_tallies import HALF_LIVES_MS
+from engine.learning import bytes_of
 from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
 from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
@@ -70,7 +71,7 @@ weights = st.builds(
     lambda kind, rows, chosen, at_ms: WeightLesson(
         kind,
         "here",
-        np.array(rows if kind == "choice" else rows[:1], np.float16).tobytes(),
+        bytes_of(np.array(rows if kind == "choice" else rows[:1])),
         tuple(0.1 * sum(row) for row in (rows if kind == "choice" else rows[:1])),
         chosen % len(rows) if kind == "choice" else 0,
         1.0 if kind == "choice" else 0.1,

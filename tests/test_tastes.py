@@ -100,7 +100,7 @@ def test_attributes_are_features_of_known_and_unknown_items() -> None:
     facts, weighing = gathered.facts, gathered.weighing
     assert weighing is not None
     layout = layout_of(facts.policy, facts.catalogue)
-    assert len(layout.names) <= 64
+    assert len(layout.names) <= FEATURES_MAX
     assert len(layout.tokens) == 16
     table = indicators(weighing.items, gathered.strangers, layout, facts)
     assert np.array_equal(table, weighing.x[:, -16:])

@@ -63,15 +63,18 @@ class Embeddings(Struct, frozen=True):
 
     `theta`, float32 (items, d), has rows of length at most about 1: an item's direction as far as it is known, so
     the shorter the less it is. `variance`, float32 (items,), is what remains unknown of it, the mean over
-    dimensions. `lengths`, float32 (items,), are those of the factors that directions are of: the next training
-    starts from theta times them. `attributes` embed later items. `translation` goes from the features of the
+    dimensions. `factors`, float32 (items, d), are the vectors themselves, 0 of items without reactions, and `gram`,
+    float64 (d, d), is what all of them say of any user's vector: a user is fitted by `user_vector` of both, and the
+    next training starts from `factors`. `attributes` embed later items. `translation` goes from the features of the
     version before to these, None for the first version and where no item relates the two.
     """
 
     version: int
     theta: Float32Array
     variance: Float32Array
-    lengths: Float32Array
+    factors: Float32Array
+    gram: FloatArray
+    how: Training
     attributes: Attributes
     translation: Translation | None
 
@@ -80,6 +83,16 @@ class Embeddings(Struct, frozen=True):
         numbers = np.asarray(tokens, np.int64)
         vectors, variances = expected(self.attributes, Tokens(np.array([0, numbers.size]), numbers))
         return vectors[0].astype(np.float32), float(variances[0])
+
+    def user_vector(self, factors: FloatArray, liked: BoolArray) -> FloatArray:
+        """The vector (d,) of a user who reacted to items of these factors (n, d), and liked some, (n,).
+
+        It is the one that this version's training would give the user, with the items' vectors held.
+        """
+        found = np.empty(self.gram.shape[0])
+        weights = self.how.liked_weight, self.how.disliked_weight
+        kernels.solve_row(self.gram, np.arange(liked.size), liked, factors, *weights, found)
+        return found
 
 
 def trained(
@@ -108,11 +121,15 @@ def trained(
     attributes = learned(tokens, directions, reactions)
     vectors, variances = believed(attributes, tokens, directions, reactions)
     theta = vectors.astype(np.float32)
+    gram = np.zeros((how.dimensions, how.dimensions))
+    kernels.add_gram(factors, how.ridge, gram)
     return Embeddings(
         1 if previous is None else previous.version + 1,
         theta,
         variances.astype(np.float32),
-        lengths.astype(np.float32),
+        factors.astype(np.float32),
+        gram,
+        how,
         attributes,
         None if previous is None else _translated(previous.theta, theta, reactions),
     )
@@ -146,13 +163,13 @@ def factorised(
 
 def _start(size: int, how: Training, previous: Embeddings | None) -> tuple[FloatArray, int]:
     """Items' vectors to start with, (size, d), and the sweeps they need; a new item is not heard in the first."""
-    if previous is None or previous.theta.shape[1] != how.dimensions or not previous.lengths.any():
+    if previous is None or previous.theta.shape[1] != how.dimensions or not previous.factors.any():
         random = np.random.Generator(np.random.PCG64(how.seed))
         return START_SIZE * random.standard_normal((size, how.dimensions)), how.sweeps
-    known = previous.lengths.size
+    known = len(previous.factors)
     assert known <= size, "items only ever grow in number"
     start = np.zeros((size, how.dimensions))
-    start[:known] = previous.theta * previous.lengths[:, None].astype(np.float64)
+    start[:known] = previous.factors
     return start, how.warm_sweeps
 
 

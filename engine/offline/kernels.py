@@ -78,6 +78,42 @@ def solve_factorised(upper: FloatArray, values: FloatArray) -> None:
 
 
 @compiled
+def add_gram(others: FloatArray, ridge: float, gram: FloatArray) -> None:
+    """Add Y'Y + ridge I to the upper triangle of `gram` (d, d), for Y (columns, d)."""
+    add_outers(gram, others, np.arange(others.shape[0]), np.ones(others.shape[0]))
+    for row in range(gram.shape[0]):
+        gram[row, row] += ridge
+
+
+@compiled
+def solve_row(
+    gram: FloatArray,
+    columns: IntArray,
+    liked: BoolArray,
+    others: FloatArray,
+    liked_weight: float,
+    disliked_weight: float,
+    solved: FloatArray,
+) -> None:
+    """Write into `solved`, (d,), the best vector of one row, whose reactions are these `columns` (n,) of `others`.
+
+    `gram` is of `add_gram`; `solve_rows` says what is best.
+    """
+    weights = np.empty(columns.size)
+    solved[:] = 0.0
+    for at in range(columns.size):
+        weights[at] = liked_weight if liked[at] else disliked_weight
+        if liked[at]:
+            other = others[columns[at]]
+            for feature in range(solved.size):
+                solved[feature] += (1.0 + liked_weight) * other[feature]
+    upper = gram.copy()
+    add_outers(upper, others, columns, weights)
+    factorise(upper)
+    solve_factorised(upper, solved)
+
+
+@compiled
 def solve_rows(
     starts: IntArray,
     columns: IntArray,
@@ -96,27 +132,11 @@ def solve_rows(
     x = (Y'Y + ridge I + sum (c - 1) y y')^-1 sum c t y, the sums over the row's reactions alone. Source: Hu, Koren
     and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (2008).
     """
-    size = others.shape[1]
-    gram, upper = np.zeros((size, size)), np.empty((size, size))
-    add_outers(gram, others, np.arange(others.shape[0]), np.ones(others.shape[0]))
-    for row in range(size):
-        gram[row, row] += ridge
-    weights = np.empty(liked.size)
-    for at in range(liked.size):
-        weights[at] = liked_weight if liked[at] else disliked_weight
+    gram = np.zeros((others.shape[1], others.shape[1]))
+    add_gram(others, ridge, gram)
     for row in range(solved.shape[0]):
-        first, last = starts[row], starts[row + 1]
-        target = solved[row]
-        target[:] = 0.0
-        for at in range(first, last):
-            if liked[at]:
-                other = others[columns[at]]
-                for feature in range(size):
-                    target[feature] += (1.0 + liked_weight) * other[feature]
-        upper[:] = gram
-        add_outers(upper, others, columns[first:last], weights[first:last])
-        factorise(upper)
-        solve_factorised(upper, target)
+        own = slice(starts[row], starts[row + 1])
+        solve_row(gram, columns[own], liked[own], others, liked_weight, disliked_weight, solved[row])
 
 
 @compiled
