@@ -231,7 +231,7 @@ def fallen(made: Blend, rules: Rules, lists: Lists) -> BoolArray:
     utilities = np.empty((made.rates.shape[0], pools))
     weighed(made.rates, rules.rewards, utilities)
     fell = fall_back(utilities, equal_shares(pools), lists.stock, MODES[rules.mode])
-    return np.resize(fell, made.slot_pools.size)
+    return fell[np.arange(made.slot_pools.size) % fell.size]
 
 
 def pinned_of(page: Page, slots: int) -> IntArray:

@@ -1,6 +1,6 @@
 """What the product says of its items: updates that come one by one, and versions of them that never change."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import NamedTuple
 
@@ -51,10 +51,15 @@ class Catalogue(Struct, frozen=True, eq=False):
         entry = self._entry(item)
         return entry.update if entry else None
 
-    def revision(self, item: str) -> int:
-        """How many times this item was put since it was last unknown; 0 if it is."""
-        entry = self._entry(item)
-        return entry.revision if entry else 0
+    def revisions(self, items: Iterable[str]) -> list[int]:
+        """How many times each of these items was put since it was last unknown; 0 if it is."""
+        entries, updates, found = self.entries, self.updates, []
+        for item in items:
+            entry = entries.get(item)
+            if entry is not None and entry.number >= updates:
+                entry = self._entry(item)
+            found.append(entry.revision if entry else 0)
+        return found
 
     def tokens_of(self, item: str) -> IntArray:
         """The numbers of an item's categorical attributes, int32, none twice; of an unknown item there are none."""

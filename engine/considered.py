@@ -30,9 +30,9 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
         layout=weighing.layout.key,
         theta=gathered.facts.items.theta,
         items=items,
-        revisions=[gathered.facts.catalogue.revision(item) for item in items],
+        revisions=gathered.facts.catalogue.revisions(items),
         x=bytes_of(x),
-        etas=[float(f"{eta:.5g}") for eta in etas.tolist()],  # more digits are noise
+        etas=np.round(etas, 4).tolist(),  # more digits are noise
         seen_weight=settings.seen_weight,
         full=sum(state.served.values()) >= settings.full_after_slots,
     )

@@ -99,6 +99,8 @@ class Facts(Struct, frozen=True, dict=True):
         cohorts, pools, actions = self.places
         cohort, pool, action = cell
         if cohort in cohorts and pool in pools and action in actions:
-            table[cohorts[cohort], :, pools[pool], actions[action]] = (
-                (value.successes, value.exposure) if isinstance(value, Tally) else value
-            )
+            of_cell = table[cohorts[cohort], :, pools[pool], actions[action]]
+            if isinstance(value, Tally):
+                of_cell[0], of_cell[1] = value.successes, value.exposure
+            else:
+                of_cell[:] = value

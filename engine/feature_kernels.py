@@ -27,21 +27,11 @@ def spread_scores(
 
 
 @compiled
-def divide_by_power(scores: FloatArray, amounts: FloatArray, power: float) -> None:
-    """Scores /= max(amounts, 1) ** power, where a score is not 0."""
-    for item in range(scores.size):
-        if scores[item] != 0.0:
-            scores[item] /= max(amounts[item], 1.0) ** power
-
-
-@compiled
-def dot_all(vectors: FloatArray, user: FloatArray, scores: FloatArray) -> None:
-    """Inner products of all item vectors (items, d) with a user's (d,)."""
-    for item in range(scores.size):
-        total = 0.0
-        for at in range(user.size):
-            total += vectors[item, at] * user[at]
-        scores[item] = total
+def add_rows(rows: FloatArray, chosen: IntArray, weights: FloatArray, total: FloatArray) -> None:
+    """Add weights[k] times the k-th chosen one of the rows (n, d) to the total (d,)."""
+    for place in range(chosen.size):
+        for at in range(total.size):
+            total[at] += weights[place] * rows[chosen[place], at]
 
 
 @compiled

@@ -17,14 +17,24 @@ HALF_LIVES_MS = (480 * HOUR_MS, 24 * HOUR_MS, 4 * HOUR_MS, 1440 * HOUR_MS)
 TREND, FAST, FASTER, STARTS = range(4)
 FIRST = 3  # a user's first reactions, the k-th of which counts 1 / k
 FIRST_CAPACITY = 64
+DAMPED = 0.4  # between what has most in common with the sources (0) and what has most of its own there (1)
 
 
 class ItemStatistics(NamedTuple):
-    """One version's columns, float64 (items,) each; `fading` is (4, items) as it counts at the version's time."""
+    """One version's columns, float64 (items,) each; `fading` is (4, items) as it counts at the version's time.
+
+    `damping` is what scores of what goes together are divided by, of `damping_of`.
+    """
 
     reactions: FloatArray
     followed: FloatArray
     fading: FloatArray
+    damping: FloatArray
+
+
+def damping_of(reactions: FloatArray) -> FloatArray:
+    """What scores of items with so many reactions are divided by, so that they are not those of the most popular."""
+    return np.maximum(reactions, 1.0) ** DAMPED
 
 
 class TalliesRecord(Struct, frozen=True, array_like=True):
@@ -42,6 +52,7 @@ class ItemTallies:
     def __init__(self) -> None:
         """Start with no items."""
         self._plain = np.zeros((2, FIRST_CAPACITY))  # reactions, followed
+        self._damping = np.ones(FIRST_CAPACITY)
         self._fading = np.zeros((len(HALF_LIVES_MS), FIRST_CAPACITY))
         self._landmarks_ms = [0] * len(HALF_LIVES_MS)
 
@@ -49,6 +60,7 @@ class ItemTallies:
         """Count a reaction of a user who had reacted `earlier` times."""
         self._make_room(item + 1)
         self._plain[0, item] += 1.0
+        self._damping[item] = damping_of(self._plain[0, item])
         if liked:
             for place in (TREND, FAST, FASTER):
                 self._fading[place, item] += self._weight(place, at_ms)
@@ -68,7 +80,8 @@ class ItemTallies:
             for landmark_ms, half_life_ms in zip(self._landmarks_ms, HALF_LIVES_MS, strict=True)
         ]
         fading = self._fading[:, :size] * np.array(factors)[:, None]
-        return ItemStatistics(self._plain[0, :size].copy(), self._plain[1, :size].copy(), fading)
+        reactions, followed = self._plain[:, :size].copy()
+        return ItemStatistics(reactions, followed, fading, self._damping[:size].copy())
 
     def exported(self, size: int) -> TalliesRecord:
         """The columns as data."""
@@ -80,6 +93,7 @@ class ItemTallies:
         """Add what another partition exported; `numbers` says which item here each of its items is."""
         self._make_room(max(numbers, default=-1) + 1)
         self._plain[0, numbers] += record.reactions
+        self._damping[numbers] = damping_of(self._plain[0, numbers])
         self._plain[1, numbers] += record.followed
         for place, landmark_ms in enumerate(record.landmarks_ms):
             if landmark_ms:
@@ -100,4 +114,5 @@ class ItemTallies:
         if missing > 0:
             spare = max(missing, self._plain.shape[1])
             self._plain = np.concatenate([self._plain, np.zeros((len(self._plain), spare))], axis=1)
+            self._damping = np.concatenate([self._damping, np.ones(spare)])
             self._fading = np.concatenate([self._fading, np.zeros((len(self._fading), spare))], axis=1)

@@ -11,8 +11,7 @@ from blending.types import FloatArray, IntArray, ItemArray
 from engine import feature_kernels as kernels
 from engine.facts import Facts
 from engine.feature_kernels import (
-    divide_by_power,
-    dot_all,
+    add_rows,
     join_listed,
     join_top,
     mean_affinities,
@@ -25,10 +24,11 @@ from engine.learning import PopulationWeights, no_weights
 from engine.population import Population
 from engine.relations import SUCCESSORS, Neighbours
 from engine.state import UserWeights
+from engine.weight_kernels import score
 from engine.weights import Weights, drawn, faded, no_sums, posterior, score_variances, scores
 
-PAST_MAX = 50  # of a user's latest reactions, which features are made of
-SOURCES_MAX = 20  # reactions from which what is near is looked for
+SOURCES_MAX = 20  # latest reactions from which what is near is looked for
+LIKED_MAX = 50  # latest likes from which what is liked together with them is looked for
 NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of what is near
 NEAR_LEAST = 0.01  # and what it counts at least
 DISLIKED = 0.3  # of what it would count as a source, had it been liked
@@ -38,7 +38,7 @@ SURE, RECENT_SURE = 3.0, 1.0  # likes' worth of belief that the user is like eve
 
 
 class Past(NamedTuple):
-    """A user's latest reactions to known items, latest first: numbers, ages in ms, and whether they were likes."""
+    """A user's reactions to known items, the latest first: numbers, none twice, ages in ms, and 1 for likes."""
 
     items: IntArray
     age_ms: FloatArray
@@ -116,32 +116,31 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     recency = (1.0 / (1.0 + past.age_ms / NEAR_PROFILE_MS) + NEAR_LEAST) * np.where(past.liked > 0, 1.0, DISLIKED)
     sources = past.items[:SOURCES_MAX]
     _spread(population.near, sources, recency[:SOURCES_MAX] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
-    divide_by_power(near, reactions, 0.4)
-    _spread(population.near, past.items[:1], np.ones(min(past.items.size, 1)), last_near)
-    divide_by_power(last_near, reactions, 0.4)
-    liked = past.items[past.liked > 0]
-    _spread(population.neighbours, liked, 1.0 / np.sqrt(np.maximum(likes[liked], 1.0)), together)
-    divide_by_power(together, likes, 0.5)
-    vectors = facts.items.vectors
-    if vectors is not None and liked.size:
-        columns_of = (columns[kernels.EMBEDDING], columns[kernels.RECENT_EMBEDDING])
-        for user, column in zip(_user_vectors(past, vectors), columns_of, strict=True):
-            dot_all(vectors, user, column)
-    factors, embeddings = facts.items.factors, facts.embeddings
-    if factors is not None and embeddings is not None and past.items.size:
-        user = embeddings.user_vector(factors[past.items], past.liked > 0)
-        dot_all(factors, user, columns[kernels.FACTOR])
+    near /= statistics.damping
+    if past.items.size:
+        latest = population.near[past.items[0]]
+        last_near[latest.items] = latest.counts / statistics.damping[latest.items]
+    liked, own = past.items[past.liked > 0], np.sqrt(np.maximum(likes, 1.0))
+    _spread(population.neighbours, liked[:LIKED_MAX], 1.0 / own[liked[:LIKED_MAX]], together)
+    together /= own
+    vectors, factors, embeddings = facts.items.vectors, facts.items.factors, facts.embeddings
+    if vectors is not None and factors is not None and embeddings is not None and past.items.size:
+        mean, lately = _user_vectors(past, vectors)
+        score(vectors, mean, columns[kernels.EMBEDDING])
+        score(vectors, lately, columns[kernels.RECENT_EMBEDDING])
+        fitted = embeddings.user_vector(factors[past.items], past.liked > 0)
+        score(factors, fitted, columns[kernels.FACTOR])
     since_ms = float(past.age_ms[0]) if past.items.size else 0.0
     return Raw(columns, facts.items.described, past.items.size, since_ms, rankings)
 
 
 def _user_vectors(past: Past, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
     """A user's vector, and the one of late, each (d,): what the liked items have in common, shrunk to nothing."""
-    theirs = vectors[past.items[past.liked > 0]]
-    lately = 1.0 / (1.0 + past.age_ms[past.liked > 0] / RECENT_MS)
-    return theirs.sum(axis=0) / (len(theirs) + SURE), (lately[:, None] * theirs).sum(axis=0) / (
-        lately.sum() + RECENT_SURE
-    )
+    lately = past.liked / (1.0 + past.age_ms / RECENT_MS)
+    totals = np.zeros((2, vectors.shape[1]))
+    add_rows(vectors, past.items, past.liked, totals[0])
+    add_rows(vectors, past.items, lately, totals[1])
+    return totals[0] / (past.liked.sum() + SURE), totals[1] / (lately.sum() + RECENT_SURE)
 
 
 def variances_of(weighing: Weighing, past: Past, own: UserWeights | None, facts: Facts, at_ms: int) -> FloatArray:
@@ -192,8 +191,7 @@ def successors_of(past: Past, population: Population) -> FloatArray:
     lags = 1.0 / np.arange(1.0, followed.size + 1.0)
     weights = lags / np.sqrt(population.statistics.followed[followed] + 1.0)
     _spread(population.successors, followed, weights, found)
-    divide_by_power(found, population.statistics.reactions + 1.0, 0.4)
-    return found
+    return found / population.statistics.damping
 
 
 def affinity_of(past: Past, facts: Facts) -> FloatArray:

@@ -23,7 +23,6 @@ from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
     NO_PAST,
-    PAST_MAX,
     Past,
     Weighing,
     affinity_of,
@@ -33,7 +32,7 @@ from engine.personal import (
 )
 from engine.policy import Policy
 from engine.population import Population
-from engine.state import Reacted, UserState
+from engine.state import UserState
 
 
 class Visitor(NamedTuple):
@@ -213,20 +212,21 @@ class Gathered(NamedTuple):
 
 
 def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
-    """A user's latest reactions to items of this population version, latest first, none twice."""
+    """What a user did with items of this population version, the latest first; liked is what ever was."""
     find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
-    latest: dict[int, Reacted] = {}
+    latest: dict[int, int] = {}  # item number -> when
+    liked: dict[int, bool] = {}
     for entry in reversed(state.history):
         number = find(entry.item, size)
-        if number < size and number not in latest:
-            latest[number] = entry
-            if len(latest) == PAST_MAX:
-                break
-    entries = latest.values()
+        if number < size:
+            if number not in latest:
+                latest[number] = entry.at_ms
+                liked[number] = entry.action in likes
+            elif entry.action in likes:
+                liked[number] = True
+    ages = np.maximum(at_ms - np.array(list(latest.values()), np.int64), 0)
     return Past(
-        np.array(list(latest), np.int64),
-        np.array([float(max(at_ms - entry.at_ms, 0)) for entry in entries]),
-        np.array([float(entry.action in likes) for entry in entries]),
+        np.array(list(latest), np.int64), ages.astype(np.float64), np.array(list(liked.values()), np.float64)
     )
 
 
@@ -236,21 +236,17 @@ def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, sho
     An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`, nor one that
     the catalogue bars at `at_ms`; one that this version does not know cannot be.
     """
-    find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
-    most, recent = facts.policy.population.recent_likes, dict[int, None]()
-    for entry in reversed(state.history):
-        if entry.action in likes and (number := find(entry.item, size)) < size:
-            recent[number] = None
-            if len(recent) == most:
-                break
-    met = [entry.item for entry in state.history]
-    met += shown
-    excluded = np.array(sorted({number for item in met if (number := find(item, size)) < size}), np.int64)
+    past = past_of(state, facts, at_ms)
+    excluded = np.sort(past.items)
+    numbers = [facts.population.number(item) for item in shown]
     barred = facts.barred(at_ms)
+    if numbers or barred.size:
+        earlier = np.array([number for number in numbers if number is not None], np.int64)
+        excluded = np.unique(np.concatenate([excluded, earlier, barred]))
     return Visitor(
-        np.array(list(recent), np.int64),
-        np.union1d(excluded, barred) if barred.size else excluded,
-        past_of(state, facts, at_ms),
+        past.items[past.liked > 0][: facts.policy.population.recent_likes],
+        excluded,
+        past,
         key_of(facts.policy.blend.seed, "pools", request.user, request.request_id),
     )
 

@@ -8,7 +8,7 @@ from blending.delay import Delay
 from blending.types import FloatArray, IntArray, ItemArray
 from engine.errors import InputError
 from engine.events import SCHEMA, check_schema
-from engine.item_tallies import HALF_LIVES_MS, ItemStatistics
+from engine.item_tallies import HALF_LIVES_MS, ItemStatistics, damping_of
 from engine.learning import PopulationWeights
 from engine.policy import Policy
 from engine.population import Population
@@ -18,7 +18,7 @@ from engine.weights import packed_size
 
 
 class StatisticsRecord(Struct, frozen=True):
-    """`ItemStatistics` as data: an entry per item in each column."""
+    """What is counted in `ItemStatistics`, as data: an entry per item in each column."""
 
     reactions: list[float]
     followed: list[float]
@@ -99,7 +99,7 @@ def record_of(population: Population, policy: Policy) -> PopulationRecord:
         neighbours=_pairs(population.neighbours),
         near=_pairs(population.near),
         successors=_pairs(population.successors),
-        statistics=StatisticsRecord(*(column.tolist() for column in population.statistics)),
+        statistics=_statistics_record(population.statistics),
         weights=_weights_record(population.weights) if population.weights else None,
         at_ms=population.at_ms,
         newcomers=sorted(population.newcomers.items()),
@@ -140,7 +140,7 @@ def population_of(record: PopulationRecord, policy: Policy) -> Population:
         neighbours=_lists(record.neighbours),
         near=_lists(record.near),
         successors=_lists(record.successors),
-        statistics=ItemStatistics(*(_floats(column) for column in astuple(record.statistics))),
+        statistics=_statistics(record.statistics),
         weights=_weights(record.weights) if record.weights else None,
         at_ms=record.at_ms,
         newcomers=dict(record.newcomers),
@@ -162,6 +162,16 @@ def _counts(numbers: list[int]) -> IntArray:
 
 def _floats(numbers: list[float] | list[list[float]]) -> FloatArray:
     return np.array(numbers, np.float64)
+
+
+def _statistics_record(statistics: ItemStatistics) -> StatisticsRecord:
+    columns = statistics.reactions, statistics.followed, statistics.fading
+    return StatisticsRecord(*(column.tolist() for column in columns))
+
+
+def _statistics(record: StatisticsRecord) -> ItemStatistics:
+    reactions, followed, fading = (_floats(column) for column in astuple(record))
+    return ItemStatistics(reactions, followed, fading, damping_of(reactions))
 
 
 def _weights_record(weights: PopulationWeights) -> WeightsRecord:

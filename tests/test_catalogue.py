@@ -46,7 +46,7 @@ def names(catalogue: Catalogue, item: str) -> list[tuple[str, str]]:
 def outlook(catalogue: Catalogue) -> list[object]:
     """All that a version says."""
     return [
-        (catalogue.get(item), catalogue.revision(item), names(catalogue, item), catalogue.barred(item, 4))
+        (catalogue.get(item), catalogue.revisions([item]), names(catalogue, item), catalogue.barred(item, 4))
         for item in ITEMS
     ] + [catalogue.names[: catalogue.tokens]]
 
@@ -69,7 +69,7 @@ def test_a_version_says_for_good_what_was_said_before_it(said: list[ItemUpdate |
             version = catalogue.version()
             for item in ITEMS:
                 update = known.get(item)
-                assert (version.get(item), version.revision(item)) == (update, revisions.get(item, 0))
+                assert (version.get(item), version.revisions([item])) == (update, [revisions.get(item, 0)])
                 barred = update is not None and (update.blocked or (update.available_ms or 0) > 4)
                 assert version.barred(item, 4) is barred
             versions.append((version, outlook(version)))
@@ -203,7 +203,7 @@ def test_of_the_topic_the_last_record_of_an_item_stands_and_bad_ones_are_left_ou
     catalogue = CatalogueWriter()
     take_items(catalogue, [Record(offset, *pair) for offset, pair in enumerate(pairs)])
     version = catalogue.version()
-    assert [version.revision(item) for item in "abcd"] == [2, 0, 0, 1]
+    assert version.revisions("abcd") == [2, 0, 0, 1]
     assert version.restricted == {"a": NEVER_MS}
     (told,) = caplog.messages
     assert told.startswith("item updates left out: 4, of which the first at offset 4: not an item: ")

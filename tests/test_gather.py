@@ -26,15 +26,16 @@ def test_a_visitor_is_the_part_of_a_history_that_the_version_knows(
     state = UserState(history=history_of("A", done))
     visitor = visitor_of(state, Request(request_id="r", user="A", slots=1), Facts(policy, population), len(done))
     number_of = {item: number for number, item in enumerate(dict.fromkeys(r.item for r in done[:known]))}
-    liked = [number_of[r.item] for r in reversed(mine) if r.action == "like" and r.item in number_of]
-    assert visitor.recent.tolist() == list(dict.fromkeys(liked))[:recent_likes]  # the latest first, each once
+    liked = {r.item for r in mine if r.action == "like"}  # whatever came later
+    latest = dict.fromkeys(r.item for r in reversed(mine) if r.item in number_of)  # first, each once
+    recent = [number_of[item] for item in latest if item in liked]
+    assert visitor.recent.tolist() == recent[:recent_likes]
     assert visitor.excluded.tolist() == sorted({number_of[r.item] for r in mine if r.item in number_of})
     assert visitor.recent.dtype == visitor.excluded.dtype == np.int64
-    at = {r.item: (number, r.action) for number, r in enumerate(done) if r.user == "A" and r.item in number_of}
-    past = sorted(((at_ms, number_of[item], action) for item, (at_ms, action) in at.items()), reverse=True)
-    assert visitor.past.items.tolist() == [item for _, item, _ in past]
-    assert visitor.past.age_ms.tolist() == [len(done) - at_ms for at_ms, _, _ in past]
-    assert visitor.past.liked.tolist() == [float(action == "like") for _, _, action in past]
+    at = {r.item: number for number, r in enumerate(done) if r.user == "A"}
+    assert visitor.past.items.tolist() == [number_of[item] for item in latest]
+    assert visitor.past.age_ms.tolist() == [len(done) - at[item] for item in latest]
+    assert visitor.past.liked.tolist() == [float(item in liked) for item in latest]
 
 
 @given(reactions, st.integers(1, 8))

@@ -269,7 +269,7 @@ def test_the_order_in_which_users_come_changes_no_evidence_no_likes_no_pairs_and
 def by_name(population: Population) -> list[Any]:
     """Counts and lists under the items' names, whose numbers depend on who came first, and what was fitted."""
     name, known = population.items, picture(population)
-    reactions, followed, _ = population.statistics
+    reactions, followed, *_ = population.statistics
     counts = {
         name[number]: row for number, row in enumerate(zip(population.likes, reactions, followed, strict=True))
     }
