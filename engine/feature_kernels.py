@@ -7,7 +7,7 @@ from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 
 # Columns of what features are made of, by item.
 NEAR, LAST_NEAR, TOGETHER, SUCCESSOR, EMBEDDING, RECENT_EMBEDDING, LIKES, TREND, FAST, FASTER, STARTS = range(11)
-REACTIONS, AFFINITY, FACTOR, COLUMNS = 11, 12, 13, 14
+REACTIONS, AFFINITY, LIKED_AFFINITY, FACTOR, COLUMNS = 11, 12, 13, 14, 15
 STEPS = 127.0  # that a feature of 1 is of: features are served, recorded and learned from in whole ones, int8
 LOG_OF_GREATEST = float(np.log(1.01))
 AFFINITY_SURE = 5.0  # reactions' worth of belief that a user likes a token as often as others do
@@ -61,6 +61,15 @@ def join_top(scores: FloatArray, most: int, barred: np.ndarray, union: IntArray,
             barred[item] = 2
             union[filled] = item
             filled += 1
+    return filled
+
+
+@compiled
+def join_tops(columns: FloatArray, sources: IntArray, most: IntArray, barred: np.ndarray, union: IntArray) -> int:
+    """Begin a union with the most[k] best of each of these columns, one after another; its length."""
+    filled = 0
+    for place in range(sources.size):
+        filled = join_top(columns[sources[place]], most[place], barred, union, filled)
     return filled
 
 
@@ -147,6 +156,7 @@ def put_bases(columns: FloatArray, candidates: IntArray, x: FloatArray) -> None:
         (FAST, -1, 11),
         (FASTER, -1, 12),
         (STARTS, 13, 14),
+        (LIKED_AFFINITY, -1, 17),
         (FACTOR, 18, 19),
     ):
         take(columns[column], candidates, taken)
@@ -154,15 +164,12 @@ def put_bases(columns: FloatArray, candidates: IntArray, x: FloatArray) -> None:
     take(columns[TREND], candidates, taken)
     put_taken(np.log1p(taken), x, 9, -1)
     take(columns[LIKES], candidates, taken)
-    logs = np.log1p(taken)
-    put_taken(logs, x, 8, -1)
+    put_taken(np.log1p(taken), x, 8, -1)
     for place in range(candidates.size):
         item = candidates[place]
         if item < columns.shape[1]:
             x[place, 15] = (columns[LIKES, item] + 2.0) / (columns[REACTIONS, item] + 4.0)
             x[place, 16] = columns[AFFINITY, item]
-            logs[place] *= np.exp(columns[AFFINITY, item])
-    put_taken(logs, x, -1, 17)
 
 
 @compiled

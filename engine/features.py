@@ -43,7 +43,16 @@ BASES = {
 }
 # What a feature counts for depends on what is known of the user: these stand a second time, times a gate.
 GATED = {
-    "history": ("near", "near_log", "together_log", "popularity", "rate", "recent_embedding", "factor", "factor_log"),
+    "history": (
+        "near",
+        "near_log",
+        "together_log",
+        "popularity",
+        "rate",
+        "recent_embedding",
+        "factor",
+        "factor_log",
+    ),
     "fresh": ("near", "near_log", "successor_log", "popularity", "recent_embedding"),
     "nobody": ("starts", "starts_log", "fast_log", "rate", "trend_log"),
     "early": ("near_log", "last_near_log", "popularity", "fast_log", "successor_log"),
@@ -90,11 +99,12 @@ class Layout(NamedTuple):
 
 
 class Raw(NamedTuple):
-    """What features are made of: `columns` has an entry per item of the population, float64 (14, items).
+    """What features are made of: `columns` has an entry per item of the population, float64 (15, items).
 
     They are what is near, near to the last reaction, together, a successor, the inner products with the user's
     vector and the recent one, likes, the three trends, starts, and reactions (`feature_kernels` numbers them); then
-    the affinity, and the inner products of factors. `past` is how many of the user's reactions are known, `since_ms` how long ago the last one was.
+    the affinity, this times the likes, and the inner products of factors. `past` is how many of the user's reactions
+    are known, `since_ms` how long ago the last one was.
     `described`, (items,), marks items that have attributes; `ranks` has the list of each other pool.
     """
 

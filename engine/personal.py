@@ -13,7 +13,7 @@ from engine.facts import Facts
 from engine.feature_kernels import (
     add_rows,
     join_listed,
-    join_top,
+    join_tops,
     mean_affinities,
     spread_scores,
     token_affinities,
@@ -33,6 +33,21 @@ NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of 
 NEAR_LEAST = 0.01  # and what it counts at least
 DISLIKED = 0.3  # of what it would count as a source, had it been liked
 RECENT_MS = 600_000.0  # after which a like counts half in the user's recent vector
+# The columns that candidates come from, best first, and how many of each as parts of `[weights] depth`.
+SOURCE_DEPTHS = {
+    kernels.NEAR: 1.5,
+    kernels.SUCCESSOR: 1.0,
+    kernels.TOGETHER: 1.0,
+    kernels.RECENT_EMBEDDING: 1.0,
+    kernels.FACTOR: 1.0,
+    kernels.LIKES: 0.5,
+    kernels.TREND: 0.5,
+    kernels.FAST: 0.5,
+    kernels.STARTS: 0.5,
+    kernels.LIKED_AFFINITY: 0.5,
+}
+SOURCES = np.array(list(SOURCE_DEPTHS))
+DEPTHS = np.array(list(SOURCE_DEPTHS.values()))
 NOTHING_LISTED = np.zeros(0, np.int32)
 SURE, RECENT_SURE = 3.0, 1.0  # likes' worth of belief that the user is like everybody
 
@@ -74,7 +89,7 @@ def weigh(
     """
     policy, layout = facts.policy, layout_of(facts.policy, facts.catalogue)
     raw = _raw(past, rankings, facts)
-    candidates = _candidates(raw, excluded, rankings, facts.population, policy.weights.depth)
+    candidates = _candidates(raw, excluded, rankings, policy.weights.depth)
     x = features_of(raw, candidates, layout, indicators(candidates, strangers, layout, facts))
     weights = weights_at(own, facts, layout, at_ms)
     taken = weights.mean
@@ -112,6 +127,7 @@ def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     columns[kernels.TREND : kernels.STARTS + 1] = statistics.fading
     columns[kernels.SUCCESSOR] = successors_of(past, population)
     columns[kernels.AFFINITY] = affinity_of(past, facts)
+    columns[kernels.LIKED_AFFINITY] = liked_affinity(columns[kernels.AFFINITY], population)
     near, last_near, together = (columns[place] for place in (kernels.NEAR, kernels.LAST_NEAR, kernels.TOGETHER))
     recency = (1.0 / (1.0 + past.age_ms / NEAR_PROFILE_MS) + NEAR_LEAST) * np.where(past.liked > 0, 1.0, DISLIKED)
     sources = past.items[:SOURCES_MAX]
@@ -225,30 +241,13 @@ def _spread(lists: list[Neighbours], sources: IntArray, weights: FloatArray, sco
         )
 
 
-def _candidates(
-    raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], population: Population, depth: int
-) -> IntArray:
+def _candidates(raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], depth: int) -> IntArray:
     """The union of what each source offers and the other pools list, in that order."""
-    half = max(depth // 2, 1)
-    columns = raw.columns
-    sources = [
-        (columns[kernels.NEAR], depth + half),
-        (columns[kernels.SUCCESSOR], depth),
-        (columns[kernels.TOGETHER], depth),
-        (columns[kernels.RECENT_EMBEDDING], depth),
-        (columns[kernels.FACTOR], depth),
-        (columns[kernels.LIKES], half),
-        (columns[kernels.TREND], half),
-        (columns[kernels.FAST], half),
-        (columns[kernels.STARTS], half),
-        (liked_affinity(columns[kernels.AFFINITY], population), half),
-    ]
+    most = np.maximum((DEPTHS * depth).astype(np.int64), 1)
     listed = np.concatenate(rankings) if rankings else NOTHING_LISTED
-    numbers = max(population.size, int(listed.max(initial=-1)) + 1)
+    numbers = max(raw.columns.shape[1], int(listed.max(initial=-1)) + 1)
     barred = np.zeros(numbers, np.uint8)
     barred[excluded] = 1
-    union = np.empty(min(sum(most for _, most in sources) + listed.size, numbers), np.int64)
-    filled = 0
-    for column, most in sources:
-        filled = join_top(column, most, barred, union, filled)
+    union = np.empty(min(int(most.sum()) + listed.size, numbers), np.int64)
+    filled = join_tops(raw.columns, SOURCES, most, barred, union)
     return union[: join_listed(listed, barred, union, filled)]

@@ -297,10 +297,21 @@ def gather(
         weighing = weigh(
             visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)
         )
-        best = weighing.items[:most].astype(np.int32)
-        rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
+        if _is_ready(facts, others):
+            best = weighing.items[:most].astype(np.int32)
+            rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
+
+
+def _is_ready(facts: Facts, others: list[ItemArray]) -> bool:
+    """Whether the personal pool offers anything: not before it has learned, unless nobody else has anything.
+
+    What it earned untrained would be held against it long after it has learned.
+    """
+    weights = facts.population.weights
+    known = weights.likes if weights else 0.0
+    return known >= facts.policy.weights.ready_likes or not any(ranking.size for ranking in others)
 
 
 def _numbers(items: list[str], population: Population, strangers: dict[str, int]) -> ItemArray:

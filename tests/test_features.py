@@ -62,7 +62,7 @@ def oracle(raw: Raw, candidates: list[int]) -> np.ndarray:
         "starts_log": log(c[kernels.STARTS]),
         "rate": (likes[inside] + 2) / (c[kernels.REACTIONS][inside] + 4),
         "affinity": c[kernels.AFFINITY][inside],
-        "affinity_popularity": log(np.exp(c[kernels.AFFINITY]) * np.log1p(likes)),
+        "affinity_popularity": log(c[kernels.LIKED_AFFINITY]),
         "factor": part(c[kernels.FACTOR]),
         "factor_log": log(c[kernels.FACTOR]),
     }

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from test_pools import ACTIONS, Reaction, history_of, population_of, reactions
 
 from engine.errors import InputError
-from engine.events import Request
+from engine.events import Acted, Organic, Request
 from engine.facts import Facts
-from engine.policy import Policy, PoolPolicy, PopulationPolicy
-from engine.pools import KINDS, gather, visitor_of
+from engine.policy import Policy, PoolPolicy, PopulationPolicy, WeightsPolicy
+from engine.pools import KINDS, Ranking, Visitor, gather, visitor_of
 from engine.serve import serve
 from engine.state import Cursor, UserState
+from streams.embedded import EmbeddedRunner
 
 
 @given(reactions, st.integers(0, 30), st.integers(1, 4))
@@ -118,3 +119,32 @@ def test_candidates_for_a_pool_that_is_not_external_are_refused_by_its_name(name
     request = Request(request_id="r", user="C", slots=2, candidates={"mine": ["s"], name: ["s"]})
     with pytest.raises(InputError, match=name):
         gather(UserState(), request, Facts(EXTERNAL, population_of([], EXTERNAL)), 0)
+
+
+def test_the_personal_pool_offers_nothing_before_it_has_learned_where_others_do() -> None:
+    """What it earned untrained would be held against it long after. Where nobody has anything the page is its own."""
+
+    class Nothing:
+        def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+            return Ranking(np.zeros(0, np.int32), 0)
+
+    pools = {"popular": PoolPolicy("popular"), "mine": PoolPolicy("personal")}
+    runner = EmbeddedRunner(Policy(pools=pools, weights=WeightsPolicy(ready_likes=3.0)))
+    for number in range(8):
+        runner.react(Organic(event_id=f"o{number}", user="b", item=f"i{number}", action="like"), number)
+
+    def offered(name: str) -> int:
+        request = Request(request_id=name, user="a", slots=4)
+        gathered = runner.gather(request, 100, {"popular": Nothing()} if name == "alone" else {})
+        assert gathered.weighing is not None  # it is learned from before it is shown
+        return gathered.rankings[1].items.size
+
+    liked = 0
+    while liked < 3:
+        assert (offered("beside"), offered("alone")) == (0, 4)
+        request = Request(request_id=f"r{liked}", user="a", slots=4)
+        item = runner.serve(request, runner.gather(request, 100), 100).slot_items[0]
+        like = Acted(event_id=f"a{liked}", user="a", request_id=f"r{liked}", slot=0, item=item, action="like")
+        runner.react(like, 100)
+        liked += 1
+    assert offered("beside") == 4
