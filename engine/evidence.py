@@ -15,11 +15,22 @@ from blending.delay import Delay
 from engine.policy import MemoryPolicy
 from engine.state import Cell, ClosedTally, LedgerRow, Tally, UserState
 
-Sums: TypeAlias = dict[Cell, list[float]]  # [S, E]
+Sums: TypeAlias = dict[Cell, "_Amounts"]
 
 AS_RECORDED: Mapping[Cell, Delay] = {}
 HALF_LIVES_MAX = 400.0  # between a term and the landmark, so that no weight leaves the range of a double
 AHEAD_MAX = 1.0  # half-lives before a decision: further back in the log's time its evidence grows no more
+
+
+class _Amounts:
+    """S and E of a cell, and the delay that open views are read with, None for what each was made with."""
+
+    __slots__ = ("delay", "exposure", "successes")
+
+    def __init__(self, delay: Delay | None, successes: float = 0.0, exposure: float = 0.0) -> None:
+        self.delay = delay
+        self.successes = successes
+        self.exposure = exposure
 
 
 def half_lives(since_ms: int, since_served: int, now_ms: int, served: int, memory: MemoryPolicy) -> float:
@@ -43,14 +54,14 @@ def evidence_at(
     for cell, closed in state.closed.items():
         age = half_lives(closed.landmark_ms, closed.served, now_ms, state.served[cell[0]], memory)
         factor = exp2(-max(age, -AHEAD_MAX))
-        sums[cell] = [factor * closed.successes, factor * closed.exposure]
+        sums[cell] = _Amounts(believed.get(cell), factor * closed.successes, factor * closed.exposure)
     served, half_life_ms, half_life_slots = state.served, memory.half_life_ms, memory.half_life_slots
     for row in state.ledger.values():
         since_ms, before = (now_ms - row.at_ms) / half_life_ms, row.served
         for pool, tallies in row.tallies.items():
             age = since_ms + (served[pool] - before[pool]) / half_life_slots  # `half_lives`, without a call a row
             _add(sums, row, pool, tallies, now_ms, exp2(-max(age, -AHEAD_MAX)), believed)
-    return {cell: Tally(*amounts) for cell, amounts in sums.items()}
+    return _tallies(sums)
 
 
 def session_at(
@@ -62,7 +73,7 @@ def session_at(
         weight = exp2(-max(now_ms - row.at_ms, 0) / memory.session_half_life_ms)
         for pool, tallies in row.tallies.items():
             _add(sums, row, pool, tallies, now_ms, weight, believed)
-    return {cell: Tally(*amounts) for cell, amounts in sums.items()}
+    return _tallies(sums)
 
 
 def matured(row: LedgerRow) -> dict[Cell, Tally]:
@@ -73,7 +84,11 @@ def matured(row: LedgerRow) -> dict[Cell, Tally]:
     sums: Sums = {}
     for pool, tallies in row.tallies.items():
         _add(sums, row, pool, tallies, row.until_ms, 1.0, AS_RECORDED)
-    return {cell: Tally(*amounts) for cell, amounts in sums.items()}
+    return _tallies(sums)
+
+
+def _tallies(sums: Sums) -> dict[Cell, Tally]:
+    return {cell: Tally(amounts.successes, amounts.exposure) for cell, amounts in sums.items()}
 
 
 def _add(
@@ -91,10 +106,10 @@ def _add(
         cell = (pool, row.actions[place])
         amounts = sums.get(cell)
         if amounts is None:
-            amounts = sums[cell] = [0.0, 0.0]
-        delay = believed[cell] if cell in believed else row.delays[pool][place]
-        amounts[0] += weight * tally.successes
-        amounts[1] += weight * tally.exposure * delay.arrived(age_ms)
+            amounts = sums[cell] = _Amounts(believed.get(cell))
+        delay = amounts.delay or row.delays[pool][place]
+        amounts.successes += weight * tally.successes
+        amounts.exposure += weight * tally.exposure * delay.arrived(age_ms)
 
 
 def with_closed(state: UserState, row: LedgerRow, terms: Mapping[Cell, Tally], memory: MemoryPolicy) -> UserState:

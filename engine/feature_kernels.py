@@ -75,7 +75,7 @@ def join_tops(columns: FloatArray, sources: IntArray, most: IntArray, barred: np
 
 @compiled
 def join_listed(listed: ItemArray, barred: np.ndarray, union: IntArray, filled: int) -> int:
-    """Add the items of a list to a union that has `filled`, those that are marked in `barred` no more; see above."""
+    """Add the items of a list to a union that has `filled`, but those that `barred` marks as taken; see above."""
     for item in listed:
         if barred[item] != 2:
             barred[item] = 2

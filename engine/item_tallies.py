@@ -33,7 +33,7 @@ class ItemStatistics(NamedTuple):
 
 
 def damping_of(reactions: FloatArray) -> FloatArray:
-    """What scores of items with so many reactions are divided by, so that they are not those of the most popular."""
+    """What scores of items with so many reactions are divided by, so that not the most popular lead all of them."""
     return np.maximum(reactions, 1.0) ** DAMPED
 
 

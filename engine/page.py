@@ -29,8 +29,8 @@ class Degraded(Struct, frozen=True, array_like=True):
 class Wanted(NamedTuple):
     """What the policy wants of a page, in slots by pool, all int64: whatever stock there is.
 
-    `pinned` (slots,) is the pool that each slot is pinned to, -1 for none. `nothing` says that no pool is promised or
-    denied a part of this page.
+    `pinned` (slots,) is the pool that each slot is pinned to, -1 for none. `nothing` says that no pool is promised
+    or denied a part of this page.
     """
 
     pinned: IntArray

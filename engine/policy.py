@@ -157,7 +157,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[population]`: what is learned across users, and how often it is fitted."""
 
-    every_records: int = 1  # embedded: a new version each so many log records
+    every_records: int = 64  # embedded: a new version each so many log records, and at each of the first so many
     every_ms: int = 10_000  # over Kafka: a new version each so many milliseconds of the log's time
     top_max: int = 2000  # length of the top lists
     neighbours_max: int = 400  # length of an item's list of neighbours

@@ -175,6 +175,11 @@ class Sums:
         return number
 
 
+def version_due(records: int, every: int) -> int:
+    """The number of the version due after so many log records: one at each of the first, then each `every`."""
+    return records if records < every else every - 1 + records // every
+
+
 def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Population:
     """The population version of these sums, numbered by their log records.
 
@@ -188,7 +193,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
     likes[items] = counts
     most, since = settings.neighbours_max, previous.records if previous else None
     return Population(
-        version=sums.records // settings.every_records,
+        version=version_due(sums.records, settings.every_records),
         records=sums.records,
         size=size,
         items=sums.items,

@@ -223,7 +223,9 @@ def _parts(
     """Each pool's part of the record, in the policy's order."""
     population, slots = gathered.facts.population, request.slots
     shadow = gathered.facts.policy.blend.shadow
-    strength = np.round(beliefs.strength, 3)  # to be read, and short: the posterior has it to the last bit
+    strength = np.round(beliefs.strength, 3).tolist()  # to be read, and short: the posterior has it to the last bit
+    alpha, beta, rates = (table.tolist() for table in (*beliefs.posterior, made.rates.swapaxes(0, 1)))
+    fallback, before, wishes = (column.tolist() for column in (beliefs.fallback, beliefs.before, wished))
     parts = []
     for pool, (name, ranking) in enumerate(zip(gathered.facts.policy.pools, gathered.rankings, strict=True)):
         verdicts = verdict_letters(made.verdicts[pool])
@@ -231,20 +233,20 @@ def _parts(
         parts.append(
             PoolPart(
                 pool=name,
-                alpha=beliefs.posterior.alpha[pool].tolist(),
-                beta=beliefs.posterior.beta[pool].tolist(),
-                strength=strength[pool].tolist(),
-                fallback=float(beliefs.fallback[pool]),
-                rates=made.rates[:, pool].tolist(),
+                alpha=alpha[pool],
+                beta=beta[pool],
+                strength=strength[pool],
+                fallback=fallback[pool],
+                rates=rates[pool],
                 delays=population.delays[pool],
                 served=state.served.get(name, 0),
                 stock=ranking.items.size,
                 filtered=ranking.filtered,
-                intended=int(wished[pool]),
+                intended=wishes[pool],
                 realised=verdicts.count("p"),
                 items=gathered.names(ranking.items[: len(verdicts)]),
                 verdicts=verdicts,
-                before=int(beliefs.before[pool]),
+                before=before[pool],
                 floor=floor,
                 cap=cap if cap < slots else None,
                 missing=ranking.missing,

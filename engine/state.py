@@ -55,7 +55,7 @@ class Taught(Struct, frozen=True, gc=False, array_like=True):
 class Weighed(Struct, frozen=True, gc=False, array_like=True):
     """The candidates of a decision that it remembers with their features, to learn from likes.
 
-    `x` are the features as they were served, int8 steps of shape (items, features), and `etas` the scores; `layout` is
+    `x` are the features as they were served, int8 steps (items, features), and `etas` the scores; `layout` is
     what the features are (`engine.features.Layout`). `liking` are the actions that are likes; a view without one
     counts `seen_weight`; `full` says whether correlations of the user's own weights are kept.
     """

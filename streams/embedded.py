@@ -20,7 +20,7 @@ from engine.item_table import tokens_of
 from engine.offline.embeddings import Embeddings, Training, trained
 from engine.policy import Policy
 from engine.pools import AS_NAMED, Gathered, Pool, gather
-from engine.population import Sums, fit
+from engine.population import Sums, fit, version_due
 from engine.serve import serve
 from engine.state import Lesson, UserState
 from streams.recording import Entry, Topic
@@ -61,7 +61,7 @@ class EmbeddedRunner:
     def facts(self) -> Facts:
         """What a request would see now: the policy, the population version due at this position, and all items."""
         policy, population, catalogue = self._facts.policy, self._facts.population, self._catalogue.version()
-        if self.sums.records // policy.population.every_records != population.version:
+        if version_due(self.sums.records, policy.population.every_records) != population.version:
             population = fit(self.sums, policy, population)
         if population is not self._facts.population or catalogue is not self._facts.catalogue:
             embeddings = self._trained(population.size)

@@ -122,7 +122,7 @@ def test_candidates_for_a_pool_that_is_not_external_are_refused_by_its_name(name
 
 
 def test_the_personal_pool_offers_nothing_before_it_has_learned_where_others_do() -> None:
-    """What it earned untrained would be held against it long after. Where nobody has anything the page is its own."""
+    """What it earned untrained would be held against it for long. Where nobody has anything the page is its own."""
 
     class Nothing:
         def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
