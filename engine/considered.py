@@ -4,6 +4,7 @@ import numpy as np
 
 from blending.blend import Blend
 from engine.decision import Considered
+from engine.feature_kernels import placed_first
 from engine.learning import bytes_of
 from engine.policy import Policy
 from engine.pools import Gathered
@@ -17,13 +18,10 @@ def considered_of(gathered: Gathered, made: Blend, state: UserState, policy: Pol
         return None
     settings = policy.weights
     shown = gathered.lists.items[made.slot_pools, made.slot_ranks]
-    placed = (weighing.items[:, None] == shown).any(axis=1)
-    most = max(settings.remembered, int(placed.sum()))
-    kept = np.concatenate([np.flatnonzero(placed), np.flatnonzero(~placed)])[:most]
-    x = weighing.x[kept]
-    flag = weighing.layout.placed
-    x[:, flag] = placed[kept]
-    etas = weighing.etas[kept] + weighing.weights[flag] * x[:, flag]
+    kept, placed = placed_first(weighing.items, shown, settings.remembered)
+    x, etas, flag = weighing.x[kept], weighing.etas[kept], weighing.layout.placed
+    x[:placed, flag] = 1.0
+    etas[:placed] += weighing.weights[flag]
     items = gathered.names(weighing.items[kept])
     return Considered(
         pool=policy.personal or "",

@@ -41,19 +41,17 @@ def join_top(scores: FloatArray, most: int, barred: np.ndarray, union: IntArray,
     `barred` uint8 (items,) marks what may not be taken; what is taken is marked too, as 2. Smaller numbers first
     among equals.
     """
-    best = np.empty(most, np.int64)
+    best, values = np.empty(most, np.int64), np.empty(most)
     found = 0
     for item in range(scores.size):
         score = scores[item]
-        if score <= 0.0 or barred[item] == 1:
-            continue
-        if found == most and score <= scores[best[most - 1]]:
+        if score <= 0.0 or barred[item] == 1 or (found == most and score <= values[most - 1]):
             continue
         place = min(found, most - 1)
-        while place > 0 and scores[best[place - 1]] < score:
-            best[place] = best[place - 1]
+        while place > 0 and values[place - 1] < score:
+            best[place], values[place] = best[place - 1], values[place - 1]
             place -= 1
-        best[place] = item
+        best[place], values[place] = item, score
         found = min(found + 1, most)
     for place in range(found):
         item = best[place]
@@ -207,3 +205,24 @@ def round_to_steps(x: FloatArray, kept: FloatArray) -> None:
     for place in range(x.shape[0]):
         for at in range(x.shape[1]):
             x[place, at] = np.rint(x[place, at] * kept[at] * STEPS) / STEPS
+
+
+@compiled
+def placed_first(items: IntArray, shown: ItemArray, most: int) -> tuple[IntArray, int]:
+    """Places of items (m,): first of those that were shown, then of others, `most` in all; how many were shown."""
+    places = np.empty(items.size, np.int64)
+    was_shown = np.zeros(items.size, np.bool_)
+    count = 0
+    for place in range(items.size):
+        for item in shown:
+            if items[place] == item:
+                was_shown[place] = True
+        if was_shown[place]:
+            places[count] = place
+            count += 1
+    filled = count
+    for place in range(items.size):
+        if filled < most and not was_shown[place]:
+            places[filled] = place
+            filled += 1
+    return places[:filled], count
