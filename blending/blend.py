@@ -111,8 +111,9 @@ class Blend(NamedTuple):
 
 def lists_of(rankings: list[ItemArray]) -> Lists:
     """Pad rankings of different lengths into one table."""
-    stock = np.array([ranking.size for ranking in rankings], np.int64)
-    items = np.full((len(rankings), int(stock.max(initial=0))), -1, np.int32)
+    lengths = [ranking.size for ranking in rankings]
+    stock = np.array(lengths, np.int64)
+    items = np.full((len(rankings), max(lengths, default=0)), -1, np.int32)
     for row, ranking in zip(items, rankings, strict=True):
         row[: ranking.size] = ranking
     return Lists(items, stock)

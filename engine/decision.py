@@ -238,7 +238,7 @@ def conditions_of(record: Decision) -> Page:
 
 def verdict_letters(verdicts: IntArray) -> str:
     """The verdicts on the entries of one list that were read."""
-    return "".join(VERDICTS[verdict] for verdict in verdicts[: np.count_nonzero(verdicts)].tolist())
+    return "".join([VERDICTS[verdict] for verdict in verdicts.tolist() if verdict])  # what was not read comes last
 
 
 def lists_read(record: Decision) -> Lists:

@@ -56,24 +56,24 @@ def evidence_at(
         factor = exp2(-max(age, -AHEAD_MAX))
         sums[cell] = _Amounts(believed.get(cell), factor * closed.successes, factor * closed.exposure)
     served, half_life_ms, half_life_slots = state.served, memory.half_life_ms, memory.half_life_slots
+    terms = []
     for row in state.ledger.values():
         since_ms, before = (now_ms - row.at_ms) / half_life_ms, row.served
-        for pool, tallies in row.tallies.items():
-            age = since_ms + (served[pool] - before[pool]) / half_life_slots  # `half_lives`, without a call a row
-            _add(sums, row, pool, tallies, now_ms, exp2(-max(age, -AHEAD_MAX)), believed)
-    return _tallies(sums)
+        for pool in row.tallies:  # by `half_lives`, without a call a row
+            age = since_ms + (served[pool] - before[pool]) / half_life_slots
+            terms.append((row, pool, exp2(-age) if age > -AHEAD_MAX else 2.0**AHEAD_MAX))
+    return _added(sums, terms, now_ms, believed)
 
 
 def session_at(
     state: UserState, now_ms: int, memory: MemoryPolicy, believed: Mapping[Cell, Delay] = AS_RECORDED
 ) -> dict[Cell, Tally]:
     """S and E of what the user did just now: of open decisions alone, halved every `session_half_life_ms`."""
-    sums: Sums = {}
+    terms = []
     for row in state.ledger.values():
         weight = exp2(-max(now_ms - row.at_ms, 0) / memory.session_half_life_ms)
-        for pool, tallies in row.tallies.items():
-            _add(sums, row, pool, tallies, now_ms, weight, believed)
-    return _tallies(sums)
+        terms += [(row, pool, weight) for pool in row.tallies]
+    return _added({}, terms, now_ms, believed)
 
 
 def matured(row: LedgerRow) -> dict[Cell, Tally]:
@@ -81,35 +81,24 @@ def matured(row: LedgerRow) -> dict[Cell, Tally]:
 
     Its age is that of its end, so that these delays matter little to a row that was open for a whole window.
     """
-    sums: Sums = {}
-    for pool, tallies in row.tallies.items():
-        _add(sums, row, pool, tallies, row.until_ms, 1.0, AS_RECORDED)
-    return _tallies(sums)
+    return _added({}, [(row, pool, 1.0) for pool in row.tallies], row.until_ms, AS_RECORDED)
 
 
-def _tallies(sums: Sums) -> dict[Cell, Tally]:
+def _added(
+    sums: Sums, terms: list[tuple[LedgerRow, str, float]], now_ms: int, believed: Mapping[Cell, Delay]
+) -> dict[Cell, Tally]:
+    """The sums with a term of each open row, pool and weight: the loop that reading a state spends its time in."""
+    for row, pool, weight in terms:
+        age_ms = max(min(now_ms, row.until_ms) - row.at_ms, 0)  # 0 where the log's time fell back
+        for place, tally in enumerate(row.tallies[pool]):
+            cell = (pool, row.actions[place])
+            amounts = sums.get(cell)
+            if amounts is None:
+                amounts = sums[cell] = _Amounts(believed.get(cell))
+            delay = amounts.delay or row.delays[pool][place]
+            amounts.successes += weight * tally.successes
+            amounts.exposure += weight * tally.exposure * delay.arrived(age_ms)
     return {cell: Tally(amounts.successes, amounts.exposure) for cell, amounts in sums.items()}
-
-
-def _add(
-    sums: Sums,
-    row: LedgerRow,
-    pool: str,
-    tallies: tuple[Tally, ...],
-    now_ms: int,
-    weight: float,
-    believed: Mapping[Cell, Delay],
-) -> None:
-    """The inner loop of reading a state: once per open row and pool."""
-    age_ms = max(min(now_ms, row.until_ms) - row.at_ms, 0)  # 0 where the log's time fell back
-    for place, tally in enumerate(tallies):
-        cell = (pool, row.actions[place])
-        amounts = sums.get(cell)
-        if amounts is None:
-            amounts = sums[cell] = _Amounts(believed.get(cell))
-        delay = amounts.delay or row.delays[pool][place]
-        amounts.successes += weight * tally.successes
-        amounts.exposure += weight * tally.exposure * delay.arrived(age_ms)
 
 
 def with_closed(state: UserState, row: LedgerRow, terms: Mapping[Cell, Tally], memory: MemoryPolicy) -> UserState:

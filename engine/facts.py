@@ -6,13 +6,14 @@ from functools import cached_property
 import numpy as np
 from msgspec import Struct
 
+from blending.delay import Delay
 from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
 from engine.item_table import NO_ITEMS, ItemTable, item_table
 from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
 from engine.population import Population
-from engine.state import CohortCell, Tally
+from engine.state import Cell, CohortCell, Tally
 
 
 def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
@@ -58,6 +59,15 @@ class Facts(Struct, frozen=True, dict=True):
             for names in (cohorts_of(policy), policy.pools, policy.rewarded)
         )
         return cohorts, pools, actions
+
+    @cached_property
+    def delays(self) -> dict[Cell, Delay]:
+        """How long actions take, by (pool, action), as the population knows it now."""
+        return {
+            (pool, action): delay
+            for pool, delays in zip(self.policy.pools, self.population.delays, strict=True)
+            for action, delay in zip(self.policy.rewarded, delays, strict=True)
+        }
 
     @cached_property
     def newcomers(self) -> FloatArray:

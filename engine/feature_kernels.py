@@ -15,15 +15,10 @@ AFFINITY_MAX = 1.0
 
 
 @compiled
-def spread_scores(
-    items: ItemArray, counts: IntArray, lengths: IntArray, weights: FloatArray, scores: FloatArray
-) -> None:
-    """Add weights[k] * count to the score of each item in the k-th of the lists, which stand one after another."""
-    at = 0
-    for source in range(lengths.size):
-        for _ in range(lengths[source]):
-            scores[items[at]] += weights[source] * counts[at]
-            at += 1
+def add_counts(items: ItemArray, counts: IntArray, weight: float, scores: FloatArray) -> None:
+    """Add weight * count to the score of each item of a list."""
+    for at in range(items.size):
+        scores[items[at]] += weight * counts[at]
 
 
 @compiled

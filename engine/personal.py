@@ -11,11 +11,11 @@ from blending.types import FloatArray, IntArray, ItemArray
 from engine import feature_kernels as kernels
 from engine.facts import Facts
 from engine.feature_kernels import (
+    add_counts,
     add_rows,
     join_listed,
     join_tops,
     mean_affinities,
-    spread_scores,
     token_affinities,
 )
 from engine.features import BEHAVIOUR, Layout, Raw, features_of, gates_of, layout_of
@@ -28,7 +28,7 @@ from engine.weight_kernels import score
 from engine.weights import Weights, drawn, faded, no_sums, posterior, score_variances, scores
 
 SOURCES_MAX = 20  # latest reactions from which what is near is looked for
-LIKED_MAX = 50  # latest likes from which what is liked together with them is looked for
+LIKED_MAX = 20  # latest likes from which what is liked together with them is looked for
 NEAR_PROFILE_MS = 60_000.0  # after which a reaction counts half as a source of what is near
 NEAR_LEAST = 0.01  # and what it counts at least
 DISLIKED = 0.3  # of what it would count as a source, had it been liked
@@ -230,15 +230,9 @@ def liked_affinity(affinity: FloatArray, population: Population) -> FloatArray:
 
 def _spread(lists: list[Neighbours], sources: IntArray, weights: FloatArray, scores: FloatArray) -> None:
     """Add up what goes with the sources."""
-    rows = [lists[source] for source in sources.tolist()]
-    if rows:
-        spread_scores(
-            np.concatenate([row.items for row in rows]),
-            np.concatenate([row.counts for row in rows]),
-            np.array([row.items.size for row in rows], np.int64),
-            weights,
-            scores,
-        )
+    for source, weight in zip(sources.tolist(), weights.tolist(), strict=True):
+        row = lists[source]
+        add_counts(row.items, row.counts, weight, scores)
 
 
 def _candidates(raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], depth: int) -> IntArray:

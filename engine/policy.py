@@ -157,7 +157,7 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 class PopulationPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[population]`: what is learned across users, and how often it is fitted."""
 
-    every_records: int = 64  # embedded: a new version each so many log records, and at each of the first so many
+    every_records: int = 256  # embedded: a new version each so many log records, and at each of the first so many
     every_ms: int = 10_000  # over Kafka: a new version each so many milliseconds of the log's time
     top_max: int = 2000  # length of the top lists
     neighbours_max: int = 400  # length of an item's list of neighbours
@@ -221,7 +221,7 @@ class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     seen_weight: float = 0.1  # of a view without a like, beside a like
     remembered: int = 32  # candidates that a decision remembers with their features, to learn from
     full_after_slots: int = 50  # of a user, after which correlations of the weights are kept too
-    depth: int = 40  # items that are taken of each source of candidates
+    depth: int = 30  # items that are taken of each source of candidates
     attributes: int = 0  # of the catalogue's, the first so many are a feature each: users learn a weight for each
     without: tuple[str, ...] = ()  # groups of features that are left out
 

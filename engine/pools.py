@@ -39,13 +39,19 @@ class Visitor(NamedTuple):
     """A user as the pools see them, in item numbers.
 
     `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered;
-    `past`: reactions of any kind; `key`: of what is random in this request.
+    `past`: reactions of any kind; `key`: of what is random in this request, whose `seed` and `names` these are.
     """
 
     recent: IntArray
     excluded: IntArray
     past: Past = NO_PAST
-    key: np.uint64 = np.uint64(0)
+    seed: int = 0
+    names: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> np.uint64:
+        """The key of draws that are a pool's own."""
+        return key_of(self.seed, "pools", *self.names)
 
 
 class Ranking(NamedTuple):
@@ -224,9 +230,12 @@ def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
                 liked[number] = entry.action in likes
             elif entry.action in likes:
                 liked[number] = True
-    ages = np.maximum(at_ms - np.array(list(latest.values()), np.int64), 0)
+    count = len(latest)
+    ages = at_ms - np.fromiter(latest.values(), np.int64, count)
     return Past(
-        np.array(list(latest), np.int64), ages.astype(np.float64), np.array(list(liked.values()), np.float64)
+        np.fromiter(latest, np.int64, count),
+        np.maximum(ages, 0).astype(np.float64),
+        np.fromiter(liked.values(), np.float64, count),
     )
 
 
@@ -247,7 +256,8 @@ def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, sho
         past.items[past.liked > 0][: facts.policy.population.recent_likes],
         excluded,
         past,
-        key_of(facts.policy.blend.seed, "pools", request.user, request.request_id),
+        facts.policy.blend.seed,
+        (request.user, request.request_id),
     )
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from msgspec.structs import replace
 
 from blending.blend import WHOLE, Blend, Mode, Page, Rules, blend, fallen, intended
-from blending.delay import Delay
 from blending.kernels import offering
 from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
@@ -61,15 +60,17 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         raise InputError(f"a feed has at most {settings.slots_max} slots by the policy, not {request.slots}")
     if start + request.slots > SLOTS_MAX:
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
-    first, delays = not any(state.served.values()), _delays(facts)
+    first, delays = not any(state.served.values()), facts.delays
     own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
     if cursor:
         beliefs = _continued(cursor)
     else:
-        session = session_at(state, at_ms, policy.memory, delays) if settings.session_strength else {}
+        session = None
+        if settings.session_strength > 0.0:
+            session = _table(policy, session_at(state, at_ms, policy.memory, delays))
         cohort = cohort_of(policy, request.context, first=first)
-        beliefs = _beliefs(state, cohort, own, _table(policy, session), facts)
-    views = np.nan_to_num(own[1].max(axis=1), nan=0.0)
+        beliefs = _beliefs(state, cohort, own, session, facts)
+    views = np.fmax.reduce(own[1], axis=1, initial=0.0)  # what is not a number counts as nothing
     wanted = wanted_of(policy, request.slots, start, views, first=first)
     conditions = start > 0 or not wanted.nothing
     page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
@@ -143,12 +144,12 @@ def _continued(cursor: Cursor) -> Beliefs:
     )
 
 
-def _beliefs(state: UserState, cohort: str, own: FloatArray, session: FloatArray, facts: Facts) -> Beliefs:
+def _beliefs(state: UserState, cohort: str, own: FloatArray, session: FloatArray | None, facts: Facts) -> Beliefs:
     """What is believed for a feed's first page; `own` and `session` are the user's S and E, (2, pools, actions)."""
     policy, settings = facts.policy, facts.policy.blend
     prior, levels = prior_for(state, facts, cohort, own)
     posterior, strength = updated(prior, *own), prior.alpha + prior.beta
-    if settings.session_strength > 0.0:
+    if session is not None:
         known = capped(posterior, settings.session_strength)
         strength *= (known.alpha + known.beta) / (posterior.alpha + posterior.beta)
         posterior = updated(known, *session)
@@ -191,16 +192,6 @@ def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
 
 def _delta(facts: Facts) -> float | None:
     return None if facts.policy.blend.returns == "webster" else facts.population.delta
-
-
-def _delays(facts: Facts) -> dict[Cell, Delay]:
-    """How long actions take, as the population knows it now."""
-    policy = facts.policy
-    return {
-        (pool, action): delay
-        for pool, delays in zip(policy.pools, facts.population.delays, strict=True)
-        for action, delay in zip(policy.rewarded, delays, strict=True)
-    }
 
 
 def _table(policy: Policy, evidence: Mapping[Cell, Tally]) -> FloatArray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from blending.randomness import key_of
 from engine.decision import Decision
-from engine.events import Acted, ItemUpdate, Organic, Request, Seen
+from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import AS_NAMED, Pool
 from simulator.baselines import Asked, Baseline
@@ -65,6 +65,7 @@ class Replay:
         self.feedloom_seconds = 0.0  # with all that it learns
         self.slate_seconds = 0.0  # of it, what it takes to answer, fits of the population and training included
         self.last: Decision | None = None
+        self._facts = self.runner.facts
         self._first_scored = scored_from(run.rows, plan)
         self._first_broken = broken_from(run.rows, run.broken)
         self._requests = 0
@@ -113,7 +114,7 @@ class Replay:
 
     def _organic(self, number: int, row: Interaction) -> None:
         event = Organic(event_id=f"{number:09d}", user=row.user, item=row.item, action=row.action, ts_ms=row.at_ms)
-        self.runner.react(event, row.at_ms)
+        self._feed_back(event, row.at_ms)
 
     def _react(self, number: int, row: Interaction, decision: Decision) -> None:
         """The user sees every slot; the row's action is on its slot if its item was shown, else organic."""
@@ -127,7 +128,7 @@ class Replay:
                 item=item,
                 ts_ms=row.at_ms,
             )
-            self.runner.react(seen, row.at_ms)
+            self._feed_back(seen, row.at_ms)
         slot_of_row = _place(row.item, decision.slot_items)
         if slot_of_row is None:
             self._organic(number, row)
@@ -141,7 +142,16 @@ class Replay:
                 action=row.action,
                 ts_ms=row.at_ms,
             )
-            self.runner.react(acted, row.at_ms)
+            self._feed_back(acted, row.at_ms)
+
+    def _feed_back(self, reaction: Reaction, at_ms: int) -> None:
+        """A reaction; a version of the population that is due before it is part of what feeds cost."""
+        started = perf_counter()
+        facts = self.runner.facts
+        if facts is not self._facts:
+            self._facts = facts
+            self.slate_seconds += perf_counter() - started
+        self.runner.react(reaction, at_ms)
 
     def _score(self, row: Interaction, decision: Decision, *, scored: bool) -> None:
         likes_before = self._likes.get(row.user, 0)

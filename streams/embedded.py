@@ -79,17 +79,13 @@ class EmbeddedRunner:
         self._trainings = self.sums.reactions // every
         histories = [self.state(user).history for user in sorted({**self.states, **self._staged})]
         likes = self._facts.policy.likes
-        table = np.array(
-            [
-                (user, self.sums.number_of[entry.item], entry.action in likes)
-                for user, history in enumerate(histories)
-                for entry in history
-            ],
-            np.int64,
-        ).reshape(-1, 3)
+        number_of, entries = self.sums.number_of, [entry for history in histories for entry in history]
+        users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
+        reacted = np.fromiter((number_of[entry.item] for entry in entries), np.int64, len(entries))
+        liked = np.fromiter((entry.action in likes for entry in entries), np.bool_, len(entries))
         tokens = tokens_of(self.sums.items[:size], self._facts.catalogue)
         how = Training(dimensions=settings.dimensions)
-        return trained(table[:, 0], table[:, 1], table[:, 2] > 0, tokens, how, known)
+        return trained(users, reacted, liked, tokens, how, known)
 
     def put(self, update: ItemUpdate, at_ms: int) -> None:
         """Take what is known of an item; the next request sees it."""

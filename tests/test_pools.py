@@ -8,7 +8,6 @@ from chance import assert_counts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blending.randomness import key_of
 from engine.catalogue import CatalogueWriter
 from engine.events import ItemUpdate
 from engine.facts import Facts
@@ -102,8 +101,8 @@ def worlds(draw: st.DrawFn) -> World:
     excluded = set(draw(st.just([]) | some | some))
     facts = described(Facts(policy, population), draw(st.lists(genres, min_size=population.size)))
     past = past_of(UserState(history=history_of(draw(st.sampled_from("AE")), done)), facts, len(done))
-    key = key_of(0, "pools", draw(st.sampled_from("uv")))
-    visitor = Visitor(np.array(recent, np.int64), np.array(sorted(excluded), np.int64), past, key)
+    names = (draw(st.sampled_from("uv")),)
+    visitor = Visitor(np.array(recent, np.int64), np.array(sorted(excluded), np.int64), past, 0, names)
     return World(facts, visitor, draw(st.sampled_from([1, 2, 3, 12])))
 
 
@@ -296,8 +295,8 @@ class TestRandom(PoolContract):
         """Of 5 items, in 4000 requests. False alarm: see `chance`."""
         done = [Reaction("A", "x", "hide"), *[Reaction(user, "y") for user in "ABC"]]
         facts = Facts(LIKED, population_of([*done, *[Reaction("B", item) for item in "zpq"]], LIKED))
-        keys = [key_of(0, "pools", "u", str(number)) for number in range(4000)]
-        lists = [Random().rank(NOBODY._replace(key=key), facts, 5).items for key in keys]
+        visitors = [NOBODY._replace(names=("u", str(number))) for number in range(4000)]
+        lists = [Random().rank(visitor, facts, 5).items for visitor in visitors]
         counts = np.stack([np.bincount(column, minlength=5) for column in np.stack(lists).T])
         assert_counts(counts, 4000, np.full((5, 5), 1 / 5))
 
