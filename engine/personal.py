@@ -88,7 +88,7 @@ def weigh(
     `strangers` are the items whose numbers begin where the population's end.
     """
     policy, layout = facts.policy, layout_of(facts.policy, facts.catalogue)
-    raw = _raw(past, rankings, facts)
+    raw = raw_of(past, rankings, facts)
     candidates = _candidates(raw, excluded, rankings, policy.weights.depth)
     x = features_of(raw, candidates, layout, indicators(candidates, strangers, layout, facts))
     weights = weights_at(own, facts, layout, at_ms)
@@ -118,7 +118,8 @@ def _without_own(shared: PopulationWeights) -> Weights:
     return posterior(shared.precision, shared.mean, *no_sums(shared.mean.size))
 
 
-def _raw(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
+def raw_of(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
+    """What features of items are made of, for a user with this past; `rankings` are those of the other pools."""
     population = facts.population
     statistics, likes = population.statistics, population.likes.astype(np.float64)
     reactions = statistics.reactions

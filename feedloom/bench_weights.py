@@ -94,7 +94,7 @@ def outcomes() -> list[tuple[FloatArray, float]]:
 
 
 class Items:
-    """Features of all items in float16, as records hold them, and for the peers in float32: 128 and 256 MB.
+    """Features of all items in float16, and for the peers in float32: 128 and 256 MB.
 
     With weights (WIDE,) float32, and candidates to cycle through.
     """
@@ -229,7 +229,7 @@ def _implicit_row(items: Items) -> Comparison:
         "implicit",
         Duel(items.ours(), theirs),
         f"its topk of the best {BEST}, with {WIDE} features in float32, on rows that numpy's take gathers into one "
-        "place, which is the fastest way to it; ours reads float16, as records hold them, and sums in float32",
+        "place, which is the fastest way to it; ours reads float16, which it is made for, and sums in float32",
         "where ours reads float32 too, it takes",
         Duel(items.ours_of_floats(), theirs),
     )
