@@ -1,6 +1,7 @@
 """The personal pool: everything that any source offers, ranked by the user's weights over its features."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,6 @@ SOURCE_DEPTHS = {
     kernels.LIKED_AFFINITY: 0.5,
 }
 SOURCES = np.array(list(SOURCE_DEPTHS))
-DEPTHS = np.array(list(SOURCE_DEPTHS.values()))
 NOTHING_LISTED = np.zeros(0, np.int32)
 SURE, RECENT_SURE = 3.0, 1.0  # likes' worth of belief that the user is like everybody
 
@@ -236,9 +236,15 @@ def _spread(lists: list[Neighbours], sources: IntArray, weights: FloatArray, sco
         add_counts(row.items, row.counts, weight, scores)
 
 
+@cache
+def _depths(depth: int) -> IntArray:
+    """How many items each of the SOURCES is asked for."""
+    return np.maximum((np.array(list(SOURCE_DEPTHS.values())) * depth).astype(np.int64), 1)
+
+
 def _candidates(raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], depth: int) -> IntArray:
     """The union of what each source offers and the other pools list, in that order."""
-    most = np.maximum((DEPTHS * depth).astype(np.int64), 1)
+    most = _depths(depth)
     listed = np.concatenate(rankings) if rankings else NOTHING_LISTED
     numbers = max(raw.columns.shape[1], int(listed.max(initial=-1)) + 1)
     barred = np.zeros(numbers, np.uint8)

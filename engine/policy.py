@@ -346,6 +346,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         )
 
     @cached_property
+    def external(self) -> frozenset[str]:
+        """The names of the pools whose candidates requests bring."""
+        return frozenset(name for name, pool in self.pools.items() if pool.kind == "external")
+
+    @cached_property
     def likes(self) -> frozenset[str]:
         """The actions that make an item liked."""
         return frozenset(name for name, action in self.actions.items() if action.reward > 0)

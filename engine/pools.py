@@ -210,11 +210,8 @@ class Gathered(NamedTuple):
 
     def names(self, numbers: ItemArray | IntArray) -> list[str]:
         """The names of items by their numbers."""
-        population, strangers = self.facts.population, self.strangers
-        return [
-            population.items[number] if number < population.size else strangers[number - population.size]
-            for number in numbers.tolist()
-        ]
+        items, size, strangers = self.facts.population.items, self.facts.population.size, self.strangers
+        return [items[number] if number < size else strangers[number - size] for number in numbers.tolist()]
 
 
 def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
@@ -276,8 +273,7 @@ def gather(
     this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
     """
     policy, population, most = facts.policy, facts.population, request.slots
-    external = {name for name, pool in policy.pools.items() if pool.kind == "external"}
-    unknown = sorted(request.candidates.keys() - external)
+    unknown = sorted(request.candidates.keys() - policy.external) if request.candidates else []
     if unknown:
         raise InputError(
             f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"

@@ -95,9 +95,8 @@ def _check_policy(rows: Sequence[Interaction], policy: Policy) -> None:
     taken = sorted({*PLAIN, FEEDLOOM} & policy.pools.keys())
     if taken:
         raise InputError(f"the policy has a pool {taken[0]!r}, which is the name of a whole policy here: rename it")
-    external = [name for name, pool in policy.pools.items() if pool.kind == "external"]
-    if external:
-        raise InputError(f"a log brings no candidates for the external pool {external[0]!r}: leave it out")
+    if policy.external:
+        raise InputError(f"a log brings no candidates for the external pool {min(policy.external)!r}: leave it out")
 
 
 def _check_rows(rows: Sequence[Interaction], plan: ReplayPlan) -> None:
