@@ -53,13 +53,7 @@ class Catalogue(Struct, frozen=True, eq=False):
 
     def revisions(self, items: Iterable[str]) -> list[int]:
         """How many times each of these items was put since it was last unknown; 0 if it is."""
-        entries, updates, found = self.entries, self.updates, []
-        for item in items:
-            entry = entries.get(item)
-            if entry is not None and entry.number >= updates:
-                entry = self._entry(item)
-            found.append(entry.revision if entry else 0)
-        return found
+        return [entry.revision if (entry := self._entry(item)) else 0 for item in items]
 
     def tokens_of(self, item: str) -> IntArray:
         """The numbers of an item's categorical attributes, int32, none twice; of an unknown item there are none."""

@@ -196,10 +196,11 @@ def put_ranks(ranking: ItemArray, candidates: IntArray, x: FloatArray, column: i
 
 @compiled
 def round_to_steps(x: FloatArray, kept: FloatArray) -> None:
-    """Round features (m, d) to whole STEPS, those that are not `kept` (d,) to 0."""
+    """Round features (m, d) to whole STEPS, those that are not `kept` (d,) to 0; what is no number is missing."""
     for place in range(x.shape[0]):
         for at in range(x.shape[1]):
-            x[place, at] = np.rint(x[place, at] * kept[at] * STEPS) / STEPS
+            value = min(max(x[place, at], -1.0), 1.0) * kept[at]
+            x[place, at] = np.rint(value * STEPS) / STEPS if x[place, at] == x[place, at] else 0.0
 
 
 @compiled

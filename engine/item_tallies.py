@@ -52,7 +52,6 @@ class ItemTallies:
     def __init__(self) -> None:
         """Start with no items."""
         self._plain = np.zeros((2, FIRST_CAPACITY))  # reactions, followed
-        self._damping = np.ones(FIRST_CAPACITY)
         self._fading = np.zeros((len(HALF_LIVES_MS), FIRST_CAPACITY))
         self._landmarks_ms = [0] * len(HALF_LIVES_MS)
 
@@ -60,7 +59,6 @@ class ItemTallies:
         """Count a reaction of a user who had reacted `earlier` times."""
         self._make_room(item + 1)
         self._plain[0, item] += 1.0
-        self._damping[item] = damping_of(self._plain[0, item])
         if liked:
             for place in (TREND, FAST, FASTER):
                 self._fading[place, item] += self._weight(place, at_ms)
@@ -81,7 +79,7 @@ class ItemTallies:
         ]
         fading = self._fading[:, :size] * np.array(factors)[:, None]
         reactions, followed = self._plain[:, :size].copy()
-        return ItemStatistics(reactions, followed, fading, self._damping[:size].copy())
+        return ItemStatistics(reactions, followed, fading, damping_of(reactions))
 
     def exported(self, size: int) -> TalliesRecord:
         """The columns as data."""
@@ -93,7 +91,6 @@ class ItemTallies:
         """Add what another partition exported; `numbers` says which item here each of its items is."""
         self._make_room(max(numbers, default=-1) + 1)
         self._plain[0, numbers] += record.reactions
-        self._damping[numbers] = damping_of(self._plain[0, numbers])
         self._plain[1, numbers] += record.followed
         for place, landmark_ms in enumerate(record.landmarks_ms):
             if landmark_ms:
@@ -114,5 +111,4 @@ class ItemTallies:
         if missing > 0:
             spare = max(missing, self._plain.shape[1])
             self._plain = np.concatenate([self._plain, np.zeros((len(self._plain), spare))], axis=1)
-            self._damping = np.concatenate([self._damping, np.ones(spare)])
             self._fading = np.concatenate([self._fading, np.zeros((len(self._fading), spare))], axis=1)

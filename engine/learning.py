@@ -36,9 +36,13 @@ def _diagonal(features: int) -> FloatArray:
 
 
 class PopulationWeights(NamedTuple):
-    """What is believed of anybody's weights: `mean` (d,), and the packed `precision` of a user's around it."""
+    """What is believed of anybody's weights: `mean` (d,), and the packed `precision` of a user's around it.
+
+    It comes of so many `choices`, which count as so many `likes` now that they have faded.
+    """
 
     layout: str
+    choices: int
     likes: float
     mean: FloatArray
     precision: FloatArray
@@ -50,6 +54,7 @@ class WeightSumsRecord(Struct, frozen=True, array_like=True):
     layout: str
     landmark_ms: int
     half_life_ms: int
+    choices: int
     likes: float
     precision: list[float]
     moment: list[float]
@@ -78,7 +83,9 @@ def add_lesson(sums: Sums, lesson: WeightLesson, weight: float, *, full: bool) -
 
 
 def learned(known: UserWeights | None, lesson: WeightLesson, half_life_ms: int, *, full: bool) -> UserWeights:
-    """A user's own sums with a term more. Sums of other features are let go of."""
+    """A user's own sums with a term more; of two layouts that of the later decisions is kept."""
+    if known is not None and known.layout != lesson.layout and lesson.at_ms < known.landmark_ms:
+        return known
     if known is None or known.layout != lesson.layout:
         features = len(lesson.x) // len(lesson.etas)
         sums, landmark_ms = no_sums(features), lesson.at_ms
@@ -105,20 +112,24 @@ class WeightSums:
     def __init__(self) -> None:
         """Start with no terms."""
         self.layout = ""
+        self.choices = 0
         self.likes = 0.0
         self._sums = no_sums(1)
         self._landmark_ms = 0
 
     def add(self, lesson: WeightLesson, half_life_ms: int) -> None:
-        """Add a term. Sums of other features are let go of."""
+        """Add a term. Sums of other features are let go of, but a term of a decision before these is refused."""
         if self.layout != lesson.layout:
+            if self.layout and lesson.at_ms < self._landmark_ms:
+                return
             self._begin(lesson.layout, len(lesson.x) // len(lesson.etas), lesson.at_ms)
         weight = self._weight(lesson.at_ms, half_life_ms)
         if add_lesson(self._sums, lesson, weight, full=True) and lesson.kind == "choice":
+            self.choices += 1
             self.likes += weight
 
     def _begin(self, layout: str, features: int, landmark_ms: int) -> None:
-        self.layout, self.likes = layout, 0.0
+        self.layout, self.choices, self.likes = layout, 0, 0.0
         self._sums, self._landmark_ms = no_sums(features), landmark_ms
 
     def _weight(self, at_ms: int, half_life_ms: int) -> float:
@@ -143,12 +154,13 @@ class WeightSums:
         likes = scale * self.likes
         per_like = scale * self._sums.precision / max(likes, 1.0)
         precision = settings.strength * (per_like + RIDGE_OWN * _diagonal(features))
-        return PopulationWeights(self.layout, likes, mean, precision)
+        return PopulationWeights(self.layout, self.choices, likes, mean, precision)
 
     def exported(self, half_life_ms: int) -> WeightSumsRecord:
         """These sums as data."""
         precision, moment = (part.tolist() for part in self._sums)
-        return WeightSumsRecord(self.layout, self._landmark_ms, half_life_ms, self.likes, precision, moment)
+        numbers = self._landmark_ms, half_life_ms, self.choices, self.likes
+        return WeightSumsRecord(self.layout, *numbers, precision, moment)
 
     def merge(self, record: WeightSumsRecord) -> None:
         """Add what another partition exported; of two layouts, the one that came first stays."""
@@ -159,6 +171,7 @@ class WeightSums:
         if record.layout != self.layout:
             return
         weight = self._weight(record.landmark_ms, record.half_life_ms)
+        self.choices += record.choices
         self.likes += weight * record.likes
         self._sums.precision[:] += weight * np.array(record.precision)
         self._sums.moment[:] += weight * np.array(record.moment)
@@ -167,7 +180,7 @@ class WeightSums:
 def no_weights(layout: str, features: int, settings: WeightsPolicy) -> PopulationWeights:
     """What is believed before any term: nothing but the ridge."""
     precision = settings.strength * settings.ridge * _diagonal(features)
-    return PopulationWeights(layout, 0.0, np.zeros(features), precision)
+    return PopulationWeights(layout, 0, 0.0, np.zeros(features), precision)
 
 
 def lessons_of_view(row: LedgerRow, slot: int) -> tuple[WeightLesson, ...]:

@@ -244,7 +244,7 @@ def _depths(depth: int) -> IntArray:
 
 def _candidates(raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], depth: int) -> IntArray:
     """The union of what each source offers and the other pools list, in that order."""
-    most = _depths(depth)
+    most = np.minimum(_depths(depth), raw.columns.shape[1])
     listed = np.concatenate(rankings) if rankings else NOTHING_LISTED
     numbers = max(raw.columns.shape[1], int(listed.max(initial=-1)) + 1)
     barred = np.zeros(numbers, np.uint8)

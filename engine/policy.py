@@ -215,9 +215,7 @@ class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     ridge: float = 0.3  # precision of the population's weights before any data, around 0
     population_half_life_ms: int = 7_776_000_000  # after which what a like said of everybody's weights counts half
     temperature: float = 0.0  # times the variance of the draw of a user's weights; 0: their mean
-    ready_likes: float = (
-        1000.0  # that everybody's weights come of, before which the pool offers nothing if others do
-    )
+    ready_likes: int = 1000  # that everybody's weights come of; before, the pool only fills what others cannot
     seen_weight: float = 0.1  # of a view without a like, beside a like
     remembered: int = 32  # candidates that a decision remembers with their features, to learn from
     full_after_slots: int = 50  # of a user, after which correlations of the weights are kept too
@@ -230,12 +228,13 @@ class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         for name in ("strength", "ridge"):
             if not SCALE_MIN <= getattr(self, name) <= SCALE_MAX:
                 raise ValueError(f"{name} must be from {SCALE_MIN} to {SCALE_MAX:.0e}")
-        for name, most in (("temperature", SCALE_MAX), ("ready_likes", SCALE_MAX), ("seen_weight", 1.0)):
+        for name, most in (("temperature", SCALE_MAX), ("seen_weight", 1.0)):
             if not 0.0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be from 0 to {most:g}")
         _at_least_one(self, "population_half_life_ms", "remembered", "depth")
-        if self.full_after_slots < 0:
-            raise ValueError("full_after_slots must be at least 0")
+        for name in ("full_after_slots", "ready_likes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0")
         if not 0 <= self.attributes <= ATTRIBUTES_MAX:
             raise ValueError(f"attributes must be from 0 to {ATTRIBUTES_MAX}")
         unknown = sorted(set(self.without) - set(GROUPS))

@@ -19,6 +19,7 @@ from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.feature_kernels import join_top
+from engine.features import layout_of
 from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
@@ -78,7 +79,7 @@ def plugged_in(kind: str) -> Pool:
     module, _, name = kind.partition(":")
     try:
         pool: Pool = getattr(import_module(module), name)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # whatever the module raises
         raise InputError(f"the pool {kind!r} cannot be had: {error}") from error
     if not callable(getattr(pool, "rank", None)):
         raise InputError(f"the pool {kind!r} has no method rank(visitor, facts, most)")
@@ -215,7 +216,7 @@ class Gathered(NamedTuple):
 
 
 def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
-    """What a user did with items of this population version, the latest first; liked is what ever was."""
+    """What a user did with items of this version, latest first; what was ever liked is a like of that moment."""
     find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
     latest: dict[int, int] = {}  # item number -> when
     liked: dict[int, bool] = {}
@@ -225,8 +226,9 @@ def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
             if number not in latest:
                 latest[number] = entry.at_ms
                 liked[number] = entry.action in likes
-            elif entry.action in likes:
-                liked[number] = True
+            elif entry.action in likes and not liked[number]:
+                del latest[number], liked[number]
+                latest[number], liked[number] = entry.at_ms, True
     count = len(latest)
     ages = at_ms - np.fromiter(latest.values(), np.int64, count)
     return Past(
@@ -287,7 +289,9 @@ def gather(
     rankings = []
     for name in policy.pools:
         if name in asked:
-            rankings.append(asked[name].rank(visitor, facts, most))
+            ranking = asked[name].rank(visitor, facts, most)
+            own = ":" in policy.pools[name].kind
+            rankings.append(_checked(name, ranking, visitor, population.size, most) if own else ranking)
         elif name == personal:
             rankings.append(PERSONAL_FIRST)
         else:
@@ -303,21 +307,42 @@ def gather(
         weighing = weigh(
             visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)
         )
-        if _is_ready(facts, others):
+        if _is_ready(facts, others, most):
             best = weighing.items[:most].astype(np.int32)
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
 
 
-def _is_ready(facts: Facts, others: list[ItemArray]) -> bool:
-    """Whether the personal pool offers anything: not before it has learned, unless nobody else has anything.
+def _checked(name: str, ranking: Ranking, visitor: Visitor, size: int, most: int) -> Ranking:
+    """What a pool of somebody's own answered. Raises InputError where the port forbids it."""
+    items = np.asarray(getattr(ranking, "items", None))
+    fits = items.ndim == 1 and items.size <= most and (not items.size or items.dtype.kind in "iu")
+    if fits and items.size:
+        inside = items.min() >= 0 and items.max() < size
+        fits = inside and np.unique(items).size == items.size and not np.isin(items, visitor.excluded).any()
+    if not fits:
+        raise InputError(
+            f"the pool {name!r} broke its port: it answers with a Ranking of at most {most} item numbers below "
+            f"{size}, none twice and none excluded"
+        )
+    return ranking._replace(items=items.astype(np.int32))
 
-    What it earned untrained would be held against it long after it has learned.
+
+def _is_ready(facts: Facts, others: list[ItemArray], slots: int) -> bool:
+    """Whether the personal pool offers anything: not before it has learned, if others can fill the page.
+
+    What it earned untrained would be held against it long after it has learned. Where the policy guarantees it a
+    part of the page it is ready at once.
     """
-    weights = facts.population.weights
-    known = weights.likes if weights else 0.0
-    return known >= facts.policy.weights.ready_likes or not any(ranking.size for ranking in others)
+    policy, weights = facts.policy, facts.population.weights
+    known = weights is not None and weights.layout == layout_of(policy, facts.catalogue).key
+    learned = weights.choices if known and weights is not None else 0
+    own = policy.pools[policy.personal] if policy.personal else None
+    promised = own is not None and bool(own.floor or own.required or own.pinned)
+    if promised or learned >= policy.weights.ready_likes:
+        return True
+    return len({item for ranking in others for item in ranking.tolist()}) < slots
 
 
 def _numbers(items: list[str], population: Population, strangers: dict[str, int]) -> ItemArray:

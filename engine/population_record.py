@@ -29,6 +29,7 @@ class WeightsRecord(Struct, frozen=True):
     """`PopulationWeights` as data."""
 
     layout: str
+    choices: int
     likes: float
     mean: list[float]
     precision: list[float]
@@ -175,11 +176,13 @@ def _statistics(record: StatisticsRecord) -> ItemStatistics:
 
 
 def _weights_record(weights: PopulationWeights) -> WeightsRecord:
-    return WeightsRecord(weights.layout, weights.likes, weights.mean.tolist(), weights.precision.tolist())
+    numbers = weights.choices, weights.likes
+    return WeightsRecord(weights.layout, *numbers, weights.mean.tolist(), weights.precision.tolist())
 
 
 def _weights(record: WeightsRecord) -> PopulationWeights:
-    return PopulationWeights(record.layout, record.likes, _floats(record.mean), _floats(record.precision))
+    numbers = record.choices, record.likes
+    return PopulationWeights(record.layout, *numbers, _floats(record.mean), _floats(record.precision))
 
 
 def _pairs(lists: list[Neighbours]) -> list[tuple[list[int], list[int]]]:

@@ -46,7 +46,7 @@ def policy_for_tastes(*, own: bool = True, seed: int = 0) -> Policy:
             seen_weight=1.0,
             temperature=0.15 if own else 0.0,
             full_after_slots=NEVER_FULL,
-            ready_likes=0.0,
+            ready_likes=0,
             depth=80,
         ),
         embeddings=EmbeddingsPolicy(every_reactions=500),

@@ -10,10 +10,10 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.catalogue import CatalogueWriter
+from engine.catalogue import Catalogue, CatalogueWriter
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Reaction, Request, Seen
+from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
 from engine.facts import Facts
 from engine.fold import Outcome, close_due, fold
 from engine.item_table import tokens_of
@@ -61,15 +61,16 @@ class EmbeddedRunner:
     def facts(self) -> Facts:
         """What a request would see now: the policy, the population version due at this position, and all items."""
         policy, population, catalogue = self._facts.policy, self._facts.population, self._catalogue.version()
+        embeddings = self._facts.embeddings
         if version_due(self.sums.records, policy.population.every_records) != population.version:
             population = fit(self.sums, policy, population)
+            embeddings = self._trained(catalogue)
         if population is not self._facts.population or catalogue is not self._facts.catalogue:
-            embeddings = self._trained(population.size)
             self._facts = Facts(policy, population, catalogue, embeddings, self._facts.items)
         return self._facts
 
-    def _trained(self, size: int) -> Embeddings | None:
-        """The item vectors that are due at this position of the log, trained on all that users did until now."""
+    def _trained(self, catalogue: Catalogue) -> Embeddings | None:
+        """The item vectors that are due with a version, trained on all that users did until now."""
         settings, known = self._facts.policy.embeddings, self._facts.embeddings
         every = settings.every_reactions
         if not every or not self._facts.policy.personal:
@@ -83,7 +84,7 @@ class EmbeddedRunner:
         users = np.repeat(np.arange(len(histories)), [len(history) for history in histories])
         reacted = np.fromiter((number_of[entry.item] for entry in entries), np.int64, len(entries))
         liked = np.fromiter((entry.action in likes for entry in entries), np.bool_, len(entries))
-        tokens = tokens_of(self.sums.items[:size], self._facts.catalogue)
+        tokens = tokens_of(self.sums.items, catalogue)
         how = Training(dimensions=settings.dimensions)
         return trained(users, reacted, liked, tokens, how, known)
 
@@ -121,8 +122,7 @@ class EmbeddedRunner:
             raise InputError(
                 f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
             )
-        if policy.population.every_records > 1:  # else the version due here is outdated before anyone reads it
-            self._facts = self.facts
+        self._facts = self.facts  # the version that is due before this reaction holds nothing of it
         self._stage("feedback", self.sums.records, at_ms, reaction)
         return self._fold(reaction.user, reaction, at_ms)
 
@@ -165,3 +165,22 @@ class EmbeddedRunner:
             self._staged[user], closed = close_due(self.state(user), at_ms, memory)
             lessons += closed
         return lessons
+
+
+def warm_up(policy: Policy) -> None:
+    """Compile or load all that answering and learning need, before somebody waits for it: by a very short life."""
+    runner, action = EmbeddedRunner(policy), min(policy.likes)
+    runner.put(ItemUpdate(item="0", attributes={"kind": "any"}), 0)
+    listed = {name: ["0", "1", "stranger"] for name in policy.external}
+    for number in range(3):
+        for user in ("somebody", "visitor"):
+            item = str(number if user == "somebody" else 0)
+            runner.react(Organic(event_id=f"{number}", user=user, item=item, action=action), number)
+        request = Request(request_id=f"{number}", user="visitor", slots=1, candidates=listed)
+        decision = runner.serve(request, runner.gather(request, number), number)
+        for item in decision.slot_items:
+            name = request.request_id
+            seen = Seen(event_id="s", user="visitor", request_id=name, slot=0, item=item)
+            runner.react(seen, number)
+            acted = Acted(event_id="a", user="visitor", request_id=name, slot=0, item=item, action=action)
+            runner.react(acted, number)

@@ -74,15 +74,6 @@ def dead_letter(topic: Input, partition: int, record: Record, error: Exception) 
     return Message("dead-letters", record.key, value[:LETTER_BYTES_MAX], headers)
 
 
-def warm_up(facts: Facts) -> None:
-    """Compile or load everything that answering needs, before somebody waits for it."""
-    pools = {name: ["item"] for name, pool in facts.policy.pools.items() if pool.kind == "external"}
-    request = Request(request_id="warm-up", user="nobody", slots=1, candidates=pools)
-    decision = serve(NEWCOMER, request, gather(NEWCOMER, request, facts, 0), 0)
-    adopted = fold(NEWCOMER, decision, 0, facts.policy.memory)
-    serve(adopted.state, request, gather(adopted.state, request, facts, 1), 1)
-
-
 class Partition:
     """The owner of one partition's state."""
 

@@ -17,9 +17,9 @@ from mode import Service
 
 from engine.errors import InputError
 from engine.policy import Policy
+from streams.embedded import warm_up
 from streams.facts import FactsReader
 from streams.hosting import ServicesApp, addresses, quiet_clients, refuse
-from streams.partition import warm_up
 from streams.partitions import Partitions
 from streams.policy_file import read_policy
 from streams.settings import read_settings
@@ -93,7 +93,7 @@ class PartitionsService(Hosted):
         except InputError as error:
             refuse(error)
             return
-        await asyncio.to_thread(warm_up, facts.facts)
+        await asyncio.to_thread(warm_up, policy)
         self.partitions = Partitions(settings, policy, facts, number)
         await self.partitions.start()
         await self.begin(self.partitions.run())

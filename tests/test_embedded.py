@@ -1,27 +1,31 @@
 """The in-memory runner: where batches are cut changes nothing, and nothing is half-applied."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from arms import SEED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
 from engine.decision import difference
 from engine.errors import InputError
-from engine.events import Acted, Organic, Request, Seen
+from engine.events import Acted, ItemUpdate, Organic, Request, Seen
 from engine.evidence import evidence_at
 from engine.facts import Facts, cohort_of
 from engine.fold import fold
+from engine.learning import rows_of as rows_of_features
 from engine.newcomers import NewcomersRecord
-from engine.policy import Policy, PopulationPolicy
+from engine.policy import ActionPolicy, EmbeddingsPolicy, Policy, PopulationPolicy, WeightsPolicy
 from engine.population import Sums, fit
 from engine.priors import prior_for
 from engine.state import CohortCell, Tally, UserState
 from streams.embedded import EmbeddedRunner
-from streams.recording import Entry
+from streams.recording import Entry, Recording
+from streams.replay import replay as decided_again
 
 Row = tuple[int, int, bool]  # user, item, whether it asks for a feed first
 
@@ -217,3 +221,50 @@ def test_the_same_user_id_never_shares_draws_with_another_seed() -> None:
         request = Request(request_id="r", user="u", slots=3)
         rates.append([part.rates for part in runner.serve(request, runner.gather(request, 0), 0).pools])
     assert rates[0] != rates[1]
+
+
+@pytest.mark.parametrize("every", [1, 8, 256])
+def test_a_recording_is_decided_again_whatever_the_catalogue_learns_between_versions(
+    every: int, tmp_path: Path
+) -> None:
+    """Items are put and met between two versions, and vectors are trained at those of their positions."""
+    policy = Policy(
+        actions={"like": ActionPolicy(1.0), "rated": ActionPolicy(0.0)},
+        population=PopulationPolicy(every_records=every),
+        weights=WeightsPolicy(ready_likes=5),
+        embeddings=EmbeddingsPolicy(every_reactions=10, dimensions=3),
+    )
+    random = np.random.default_rng(SEED)
+    with Recording(tmp_path / "log", policy) as recording:
+        runner = EmbeddedRunner(policy, recording)
+        for number in range(120):
+            user, item = f"u{random.integers(4)}", f"i{random.integers(1 + number // 3)}"
+            if number % 5 == 0:
+                runner.put(ItemUpdate(item=f"i{number // 3}", attributes={"kind": f"k{number % 3}"}), number)
+            action = "like" if number % 3 else "rated"
+            runner.react(Organic(event_id=f"o{number}", user=user, item=item, action=action), number)
+            request = Request(request_id=f"r{number}", user=user, slots=3)
+            runner.serve(request, runner.gather(request, number), number)
+        runner.commit()
+    assert runner.facts.embeddings is not None
+    assert runner.facts.embeddings.version > 1
+    assert decided_again(tmp_path / "log") == (120, None)
+
+
+def test_what_is_remembered_of_candidates_is_what_they_were_ranked_by() -> None:
+    rows = [(user, item, True) for item in range(9) for user in range(4)]
+    runner, _ = replay(rows, Policy(weights=WeightsPolicy(ready_likes=1)), 256)
+    request = Request(request_id="r", user="0", slots=3)
+    gathered = runner.gather(request, 1000)
+    weighing = gathered.weighing
+    assert weighing is not None
+    considered = runner.serve(request, gathered, 1000).considered
+    assert considered is not None
+    found = rows_of_features(considered.x, len(considered.items))
+    names = gathered.names(weighing.items)
+    assert set(considered.items) <= set(names)
+    flag = weighing.layout.placed
+    for name, row, eta in zip(considered.items, found, considered.etas, strict=True):
+        place = names.index(name)
+        assert np.array_equal(np.delete(row, flag), np.delete(weighing.x[place], flag))
+        assert eta == pytest.approx(weighing.etas[place] + row[flag] * weighing.weights[flag], abs=1e-4)

@@ -12,9 +12,10 @@ from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
 from engine.facts import Facts
 from engine.features import layout_of
 from engine.fold import fold
+from engine.learning import WeightSums, bytes_of, learned
 from engine.personal import weights_at
 from engine.policy import MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
-from engine.state import UserState
+from engine.state import UserState, WeightLesson
 from streams.embedded import EmbeddedRunner
 
 MINUTE_MS = 60_000
@@ -25,7 +26,7 @@ POLICY = Policy(
         "listed": PoolPolicy("external", required=2),
     },
     memory=MemoryPolicy(weights_half_life_ms=7 * MINUTE_MS),
-    weights=WeightsPolicy(attributes=5, strength=5.0, full_after_slots=20, seen_weight=0.5),
+    weights=WeightsPolicy(attributes=5, ready_likes=0, strength=5.0, full_after_slots=20, seen_weight=0.5),
 )
 LAST_MS = 60 * MINUTE_MS
 
@@ -108,3 +109,24 @@ def test_a_decision_that_comes_after_its_reactions_is_as_good() -> None:
         state = fold(state, decision, decision.at_ms, POLICY.memory).state
     late = np.concatenate(weights_at(state.weights, facts, layout_of(POLICY, facts.catalogue), LAST_MS))
     assert np.abs(late - weights_of(mine)).max() < 1e-9
+
+
+def test_a_late_term_of_features_that_are_no_more_takes_nothing_away() -> None:
+    """Terms of the new features began; one of a decision before them comes late."""
+
+    def term(layout: str, at_ms: int) -> WeightLesson:
+        return WeightLesson(
+            "choice", layout, bytes_of(np.array([[1.0, 0.0], [0.0, 1.0]])), (0.1, 0.2), 0, 1.0, at_ms
+        )
+
+    everybody, own = WeightSums(), None
+    for layout, at_ms in (("old", 10), ("new", 20), ("new", 30)):
+        everybody.add(term(layout, at_ms), 1_000)
+        own = learned(own, term(layout, at_ms), 1_000, full=True)
+    before = everybody.exported(1_000)
+    assert (before.layout, before.choices) == ("new", 2)
+    everybody.add(term("old", 11), 1_000)
+    assert everybody.exported(1_000) == before
+    assert learned(own, term("old", 11), 1_000, full=True) == own
+    everybody.add(term("newer", 40), 1_000)
+    assert (everybody.layout, everybody.choices) == ("newer", 1)
