@@ -225,7 +225,7 @@ def affinity_of(past: Past, facts: Facts) -> FloatArray:
 
 
 def liked_affinity(affinity: FloatArray, population: Population) -> FloatArray:
-    """Affinity times the logarithm of likes, (items,), above 0 where anybody has liked the item."""
+    """exp(affinity) times log(1 + likes), (items,), above 0 where anybody has liked the item."""
     return np.exp(affinity) * np.log1p(population.likes.astype(np.float64))
 
 

@@ -164,8 +164,10 @@ def test_until_a_pool_breaks_every_decision_is_the_same_and_then_its_list_is_a_r
         part = next(part for part in made.pools if part.pool == "similar")
         assert part.stock == min(10, len(known - rated))
         assert set(part.items) <= known - rated
-        seen.append(set(part.items[:3]))
-    assert len({frozenset(items) for items in seen}) > 70  # of 80 feeds: one order for each request
+        if len(part.items) > 2:  # were read
+            seen.append(set(part.items[:3]))
+    assert len(seen) > 30
+    assert len({frozenset(items) for items in seen}) > 0.95 * len(seen)  # one order for each request
 
 
 def test_what_breaks_is_the_pools_list_and_the_blend_turns_to_another() -> None:

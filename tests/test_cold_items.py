@@ -70,7 +70,9 @@ def test_an_item_known_by_its_attributes_alone_has_a_less_sure_vector() -> None:
     here = np.isin(
         weighing.items, [facts.population.number(item) for item in same if item not in gathered.strangers]
     )
-    trained = here & (facts.items.variances[np.minimum(weighing.items, facts.population.size - 1)] > 0)
+    assert facts.items.factors is not None
+    reacted_to = facts.items.factors.any(axis=1)  # when vectors were trained last
+    trained = here & reacted_to[np.minimum(weighing.items, facts.population.size - 1)]
     young = weighing.items == number
     assert trained.sum() >= 5
     assert of_vectors[young][0] > of_vectors[trained].max() > 0.0

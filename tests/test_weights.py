@@ -12,6 +12,7 @@ from weight_terms import Term, added, prior_of, terms_of
 from engine.evidence import HALF_LIVES_MAX
 from engine.weight_kernels import FEATURE_MAX, SCORE_MAX, VALUE_MAX, WEIGHT_MAX
 from engine.weights import (
+    FEATURES_MAX,
     Sums,
     Weights,
     drawn,
@@ -171,7 +172,11 @@ def test_a_landmark_far_away_leaves_the_prior_and_nothing_overflows() -> None:
     assert not sums.moment.any()
     assert faded(-5.0) == 1.0
     assert forward(-1e9) == 0.0
-    for broken in (lambda: move_landmark(sums, -1.0), lambda: forward(HALF_LIVES_MAX + 1), lambda: no_sums(65)):
+    for broken in (
+        lambda: move_landmark(sums, -1.0),
+        lambda: forward(HALF_LIVES_MAX + 1),
+        lambda: no_sums(FEATURES_MAX + 1),
+    ):
         with pytest.raises(AssertionError):
             broken()
 
