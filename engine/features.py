@@ -103,9 +103,9 @@ class Raw(NamedTuple):
 
     They are what is near, near to the last reaction, together, a successor, the inner products with the user's
     vector and the recent one, likes, the three trends, starts, and reactions (`feature_kernels` numbers them); then
-    the affinity, exp of this times log of likes, and the products of factors. `past` is how many reactions of the user
-    are known, `since_ms` how long ago the last one was.
-    `described`, (items,), marks items that have attributes; `ranks` has the list of each other pool.
+    the affinity, exp of this times log of likes, and the products of factors. `past` is how many reactions are
+    known, `since_ms` how long ago the last one was. `described`, (items,), marks items that have attributes;
+    `ranks` has the list of each other pool.
     """
 
     columns: FloatArray

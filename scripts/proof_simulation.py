@@ -34,6 +34,7 @@ OURS = (FEEDLOOM, ORACLE)
 TABLES = ("actions", "blend", "population", "memory")  # of a policy: those that matter to the worlds
 NOT_THESE = (
     ("blend", "shadow"),
+    ("population", "every_records"),
     ("population", "neighbours_max"),
     ("population", "recent_reactions"),
     ("memory", "shadow_half_life_views"),
@@ -75,8 +76,8 @@ def version_of(policy: Policy) -> str:
     """A short hash of what matters to the worlds.
 
     They bring pools of their own, all of them external. So nothing there is ranked by weights, vectors or what goes
-    with what: these tables are left out, and the fields of others that say how such is learned, and what only acts
-    where it is switched on.
+    with what: these tables are left out, and the fields of others that say how such is learned, what acts only where
+    it is switched on, and how often there is a version, which worlds say themselves.
     """
     tables = {name: msgspec.to_builtins(getattr(policy, name)) for name in TABLES}
     for table, name in NOT_THESE:

@@ -64,8 +64,12 @@ def live_with(policy: ClosedLoopPolicy, life: Life, user: User, number: int, wor
 
 
 def policy_for(world: World, policy: Policy) -> Policy:
-    """The policy with this world's pools, which bring their candidates themselves."""
-    return replace(policy, pools={name: PoolPolicy("external") for name in world.pools})
+    """The policy with this world's pools, which bring their candidates themselves.
+
+    Feeds of a world are minutes apart or more, so a version by the clock (`every_ms`) is due before each of them.
+    """
+    pools = {name: PoolPolicy("external") for name in world.pools}
+    return replace(policy, pools=pools, population=replace(policy.population, every_records=1))
 
 
 class FeedloomLife:
