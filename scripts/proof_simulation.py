@@ -76,8 +76,8 @@ def version_of(policy: Policy) -> str:
     """A short hash of what matters to the worlds.
 
     They bring pools of their own, all of them external. So nothing there is ranked by weights, vectors or what goes
-    with what: these tables are left out, and the fields of others that say how such is learned, what acts only where
-    it is switched on, and how often there is a version, which worlds say themselves.
+    with what: these tables are left out, and the fields of others that say how such is learned, what acts only
+    where it is switched on, and how often there is a version, which worlds say themselves.
     """
     tables = {name: msgspec.to_builtins(getattr(policy, name)) for name in TABLES}
     for table, name in NOT_THESE:

@@ -82,10 +82,10 @@ def test_the_blend_reaches_97_percent_of_the_best_pool_and_1_4_times_the_uniform
 
 
 def test_ranking_what_all_pools_offer_beats_each_of_them_by_far(demos: dict[str, dict[str, Any]]) -> None:
-    """The demo reads .2503, .1341 and .4416: the bounds leave what other processors' bits may change."""
+    """The demo reads .2542, .1366 and .4435: the bounds leave what other processors' bits may change."""
     figures = demos["plain"]["policies"]["feedloom"]
-    assert figures["hit_at_10"] > 0.248
-    assert figures["ndcg_at_10"] > 0.133
+    assert figures["hit_at_10"] > 0.25
+    assert figures["ndcg_at_10"] > 0.134
     assert figures["first_five_hit"] > 0.43
     assert demos["plain"]["feedloom_minus"]["similar"]["difference"] > 0.05
 
