@@ -16,6 +16,7 @@ from simulator.taste_loop import aligned_of, lived, recovery
 from simulator.tastes import Tastes
 
 USERS, SEEDS = 12, 20
+FEEDS = 400  # of each user: the population's weights need most of what comes after the switch
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
 
 
 def measured(seeds: int) -> dict[str, object]:
-    world = Tastes()
+    world = Tastes(feeds=FEEDS)
     own, frozen = ([lived(world, seed, USERS, own=mine) for seed in range(seeds)] for mine in (True, False))
     ratios = np.array([one.reward / other.reward for one, other in zip(own, frozen, strict=True)])
     error = float(ratios.std(ddof=1) / np.sqrt(ratios.size)) if seeds > 1 else 0.0

@@ -27,12 +27,13 @@ def policy_for_tastes(*, own: bool = True, seed: int = 0) -> Policy:
     """The policy of this world; with `own` false all users share the population's weights, without draws.
 
     Tastes are learned within some feeds and forgotten as soon: a view counts as much as a like, and of three feeds'
-    worth of both the correlations of 60 weights are not to be had.
+    worth of both the correlations of 60 weights are not to be had. Six of ten slots are the personal pool's in any
+    case: how soon a blend finds out which pool is the best is not what this world is about.
     """
     base = Policy()
     return Policy(
         pools={
-            "personal": PoolPolicy("personal"),
+            "personal": PoolPolicy("personal", required=6),
             "popular": PoolPolicy("popular"),
             "listed": PoolPolicy("external", required=1),
         },
@@ -42,11 +43,10 @@ def policy_for_tastes(*, own: bool = True, seed: int = 0) -> Policy:
         weights=WeightsPolicy(
             own=own,
             attributes=16,
-            strength=6.0,
+            strength=12.0,
             seen_weight=1.0,
             temperature=0.05 if own else 0.0,
             full_after_slots=NEVER_FULL,
-            ready_likes=100,
             depth=80,
         ),
         embeddings=EmbeddingsPolicy(every_reactions=500),
