@@ -14,9 +14,8 @@ from blending.kernels import (
     allocate,
     believed,
     blended,
-    fall_back,
+    fallen_slots,
     intended_counts,
-    weighed,
 )
 from blending.order import NONE, floor_plans, rounded, spread_plans
 from blending.posterior import Beta
@@ -228,11 +227,7 @@ def intended(made: Blend, rules: Rules, lists: Lists, key: np.uint64, page: Page
 
 def fallen(made: Blend, rules: Rules, lists: Lists) -> BoolArray:
     """In which slots of the page the fallback took the place of utilities; shape (feed length,)."""
-    pools = lists.stock.size
-    utilities = np.empty((made.rates.shape[0], pools))
-    weighed(made.rates, rules.rewards, utilities)
-    fell = fall_back(utilities, equal_shares(pools), lists.stock, MODES[rules.mode])
-    return fell[np.arange(made.slot_pools.size) % fell.size]
+    return fallen_slots(made.rates, rules.rewards, lists.stock, MODES[rules.mode], made.slot_pools.size)
 
 
 def pinned_of(page: Page, slots: int) -> IntArray:

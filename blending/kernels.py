@@ -67,6 +67,17 @@ def fall_back(utilities: FloatArray, fallback: FloatArray, stock: IntArray, mode
 
 
 @compiled
+def fallen_slots(rates: FloatArray, rewards: FloatArray, stock: IntArray, mode: int, slots: int) -> BoolArray:
+    """In which of the slots the fallback takes the place of utilities: draws go to the slots in turn; (slots,)."""
+    utilities = np.empty(rates.shape[:2])
+    weighed(rates, rewards, utilities)
+    fell, found = fall_back(utilities, np.ones(stock.size), stock, mode), np.empty(slots, np.bool_)
+    for slot in range(slots):
+        found[slot] = fell[slot % fell.size]
+    return found
+
+
+@compiled
 def believed(
     alpha: FloatArray,
     beta: FloatArray,

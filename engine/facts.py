@@ -9,6 +9,7 @@ from msgspec import Struct
 from blending.delay import Delay
 from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
+from engine.features import Layout, layout_of
 from engine.item_table import NO_ITEMS, ItemTable, item_table
 from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
@@ -44,6 +45,11 @@ class Facts(Struct, frozen=True, dict=True):
     def items(self) -> ItemTable:
         """What catalogue and embeddings say of the population's items."""
         return item_table(self.population, self.catalogue, self.embeddings, self.known)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the features of candidates are."""
+        return layout_of(self.policy, self.catalogue)
 
     def barred(self, at_ms: int) -> IntArray:
         """The numbers of items that may not be shown at this time, int64, sorted."""

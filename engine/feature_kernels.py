@@ -22,11 +22,15 @@ def add_counts(items: ItemArray, counts: IntArray, weight: float, scores: FloatA
 
 
 @compiled
-def add_rows(rows: FloatArray, chosen: IntArray, weights: FloatArray, total: FloatArray) -> None:
-    """Add weights[k] times the k-th chosen one of the rows (n, d) to the total (d,)."""
+def shrunk_mean(rows: FloatArray, chosen: IntArray, weights: FloatArray, mean: FloatArray, nothing: float) -> None:
+    """Make of zeros (d,) the weighted mean of the chosen rows (n, d) and of zeros that weigh `nothing`."""
+    total = nothing
     for place in range(chosen.size):
-        for at in range(total.size):
-            total[at] += weights[place] * rows[chosen[place], at]
+        total += weights[place]
+        for at in range(mean.size):
+            mean[at] += weights[place] * rows[chosen[place], at]
+    for at in range(mean.size):
+        mean[at] /= total
 
 
 @compiled

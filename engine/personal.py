@@ -13,13 +13,13 @@ from engine import feature_kernels as kernels
 from engine.facts import Facts
 from engine.feature_kernels import (
     add_counts,
-    add_rows,
     join_listed,
     join_tops,
     mean_affinities,
+    shrunk_mean,
     token_affinities,
 )
-from engine.features import BEHAVIOUR, Layout, Raw, features_of, gates_of, layout_of
+from engine.features import BEHAVIOUR, Layout, Raw, features_of, gates_of
 from engine.indicators import indicators
 from engine.learning import PopulationWeights, no_weights
 from engine.population import Population
@@ -87,9 +87,9 @@ def weigh(
 
     `strangers` are the items whose numbers begin where the population's end.
     """
-    policy, layout = facts.policy, layout_of(facts.policy, facts.catalogue)
+    policy, layout = facts.policy, facts.layout
     raw = raw_of(past, rankings, facts)
-    candidates = _candidates(raw, excluded, rankings, policy.weights.depth)
+    candidates = _candidates(raw, excluded, rankings, len(strangers), policy.weights.depth)
     x = features_of(raw, candidates, layout, indicators(candidates, strangers, layout, facts))
     weights = weights_at(own, facts, layout, at_ms)
     taken = weights.mean
@@ -130,9 +130,10 @@ def raw_of(past: Past, rankings: Sequence[ItemArray], facts: Facts) -> Raw:
     columns[kernels.AFFINITY] = affinity_of(past, facts)
     columns[kernels.LIKED_AFFINITY] = liked_affinity(columns[kernels.AFFINITY], population)
     near, last_near, together = (columns[place] for place in (kernels.NEAR, kernels.LAST_NEAR, kernels.TOGETHER))
-    recency = (1.0 / (1.0 + past.age_ms / NEAR_PROFILE_MS) + NEAR_LEAST) * np.where(past.liked > 0, 1.0, DISLIKED)
-    sources = past.items[:SOURCES_MAX]
-    _spread(population.near, sources, recency[:SOURCES_MAX] / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
+    sources, ages = past.items[:SOURCES_MAX], past.age_ms[:SOURCES_MAX]
+    likings = np.where(past.liked[:SOURCES_MAX] > 0, 1.0, DISLIKED)
+    recency = (1.0 / (1.0 + ages / NEAR_PROFILE_MS) + NEAR_LEAST) * likings
+    _spread(population.near, sources, recency / np.sqrt(np.maximum(reactions[sources], 1.0)), near)
     near /= statistics.damping
     if past.items.size:
         latest = population.near[past.items[0]]
@@ -155,9 +156,9 @@ def _user_vectors(past: Past, vectors: FloatArray) -> tuple[FloatArray, FloatArr
     """A user's vector, and the one of late, each (d,): what the liked items have in common, shrunk to nothing."""
     lately = past.liked / (1.0 + past.age_ms / RECENT_MS)
     totals = np.zeros((2, vectors.shape[1]))
-    add_rows(vectors, past.items, past.liked, totals[0])
-    add_rows(vectors, past.items, lately, totals[1])
-    return totals[0] / (past.liked.sum() + SURE), totals[1] / (lately.sum() + RECENT_SURE)
+    shrunk_mean(vectors, past.items, past.liked, totals[0], SURE)
+    shrunk_mean(vectors, past.items, lately, totals[1], RECENT_SURE)
+    return totals[0], totals[1]
 
 
 def variances_of(weighing: Weighing, past: Past, own: UserWeights | None, facts: Facts, at_ms: int) -> FloatArray:
@@ -242,11 +243,13 @@ def _depths(depth: int) -> IntArray:
     return np.maximum((np.array(list(SOURCE_DEPTHS.values())) * depth).astype(np.int64), 1)
 
 
-def _candidates(raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], depth: int) -> IntArray:
+def _candidates(
+    raw: Raw, excluded: IntArray, rankings: Sequence[ItemArray], strangers: int, depth: int
+) -> IntArray:
     """The union of what each source offers and the other pools list, in that order."""
     most = np.minimum(_depths(depth), raw.columns.shape[1])
     listed = np.concatenate(rankings) if rankings else NOTHING_LISTED
-    numbers = max(raw.columns.shape[1], int(listed.max(initial=-1)) + 1)
+    numbers = raw.columns.shape[1] + strangers
     barred = np.zeros(numbers, np.uint8)
     barred[excluded] = 1
     union = np.empty(min(int(most.sum()) + listed.size, numbers), np.int64)

@@ -19,7 +19,6 @@ from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.feature_kernels import join_top
-from engine.features import layout_of
 from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
@@ -307,7 +306,7 @@ def gather(
         weighing = weigh(
             visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)
         )
-        if _is_ready(facts, others, most):
+        if _is_ready(facts, weighing.layout.key, others, most):
             best = weighing.items[:most].astype(np.int32)
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])
@@ -329,15 +328,14 @@ def _checked(name: str, ranking: Ranking, visitor: Visitor, size: int, most: int
     return ranking._replace(items=items.astype(np.int32))
 
 
-def _is_ready(facts: Facts, others: list[ItemArray], slots: int) -> bool:
+def _is_ready(facts: Facts, layout: str, others: list[ItemArray], slots: int) -> bool:
     """Whether the personal pool offers anything: not before it has learned, if others can fill the page.
 
     What it earned untrained would be held against it long after it has learned. Where the policy guarantees it a
     part of the page it is ready at once.
     """
     policy, weights = facts.policy, facts.population.weights
-    known = weights is not None and weights.layout == layout_of(policy, facts.catalogue).key
-    learned = weights.choices if known and weights is not None else 0
+    learned = weights.choices if weights is not None and weights.layout == layout else 0
     own = policy.pools[policy.personal] if policy.personal else None
     promised = own is not None and bool(own.floor or own.required or own.pinned)
     if promised or learned >= policy.weights.ready_likes:
