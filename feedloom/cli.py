@@ -142,7 +142,7 @@ def run_backtest(log: Path, dataset: str, options: Options) -> None:
                 progress=progress,
             )
         titles = {item: " ".join(of["title"]) for item, of in items.items() if of.get("title")}
-        warn(rows)
+        warn(rows, policy)
         show(result, titles, options["out"], as_json=options["as_json"])
 
 
@@ -162,13 +162,20 @@ def checked(options: Options) -> tuple[Policy, ReplayPlan]:
     return policy, plan
 
 
-def warn(rows: Sequence[Interaction]) -> None:
+def warn(rows: Sequence[Interaction], policy: Policy) -> None:
     """Say what a log can hardly show."""
     pairs = {(row.user, row.item) for row in rows}
     if len(pairs) < len(rows):
         click.echo(
             f"note: {len(rows) - len(pairs):,} of {len(rows):,} rows repeat a user and item; an item reacted to is "
             "not offered again, so these cannot be hit",
+            err=True,
+        )
+    likes, ready = sum(row.positive for row in rows), policy.weights.ready_likes
+    if policy.personal and likes < ready:
+        click.echo(
+            f"note: the pool {policy.personal} waits for {ready:,} likes where others fill the page, and the log "
+            f"has {likes:,}; with a lower ready_likes in [weights] of a policy it comes earlier",
             err=True,
         )
 

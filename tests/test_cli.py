@@ -161,6 +161,15 @@ def test_no_error_is_a_traceback_in_a_real_process(log: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_log_of_few_likes_is_told_that_the_personal_pool_waits(log: Path, tmp_path: Path) -> None:
+    told = run("backtest", log, "--json", "--positive", "value>=4").stderr
+    assert "the pool personal waits for 1,000 likes" in told
+    assert "the log has 48;" in told
+    (tmp_path / "policy.toml").write_text("[weights]\nready_likes = 48\n")
+    done = run("backtest", log, "--json", "--positive", "value>=4", "--policy", tmp_path / "policy.toml")
+    assert "waits for" not in done.stderr
+
+
 def test_the_json_of_a_backtest_is_one_document_with_the_promised_keys(log: Path) -> None:
     result = json.loads(run("backtest", log, "--json", "--positive", "value>=4").stdout)
     assert {"dataset", "scored", "policies", "pool_share", "seconds", "feeds_per_s", "digest"} <= result.keys()
