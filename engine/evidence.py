@@ -61,7 +61,7 @@ def evidence_at(
         since_ms, before = (now_ms - row.at_ms) / half_life_ms, row.served
         for pool in row.tallies:  # by `half_lives`, without a call a row
             age = since_ms + (served[pool] - before[pool]) / half_life_slots
-            terms.append((row, pool, exp2(-age) if age > -AHEAD_MAX else 2.0**AHEAD_MAX))
+            terms.append((row, pool, exp2(-max(age, -AHEAD_MAX))))
     return _added(sums, terms, now_ms, believed)
 
 

@@ -16,9 +16,8 @@ class ItemTable(NamedTuple):
     """Columns with an entry per item, and the versions of catalogue and embeddings that they are of.
 
     The tokens of item i are `tokens[starts[i] : starts[i + 1]]`, and `described`, bool (items,), says whether there
-    are any; `vectors` and `factors`, float64 (items, d), and the `variances` of
-    the former, (items,), are None before any embeddings were trained; factors are 0 of items that none were
-    trained of.
+    are any; `vectors` and `factors`, float64 (items, d), and the `variances` of the former, (items,), are None
+    before any embeddings were trained. Factors are 0 of items that these have not met.
     """
 
     updates: int

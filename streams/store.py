@@ -34,11 +34,8 @@ RETRY_SECONDS = 0.1
 WRITE_BUFFER_BYTES = 16 << 20
 WAL_BYTES_MAX = 64 << 20
 USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p4"  # what a key begins with
-OTHER_POSITIONS = (
-    b"p",
-    b"p2",
-    b"p3",
-)  # of stores whose users are laid out otherwise: another key each time that changes
+# Of stores whose users are laid out otherwise: another key each time that changes.
+OTHER_POSITIONS = (b"p", b"p2", b"p3")
 
 
 class Position(Struct, array_like=True):
