@@ -1,0 +1,364 @@
+"""The log of one partition of one topic on disk: segments of batches, each with a checksum.
+
+A batch is written in one piece and read back whole or not at all. What a disk or a crash has damaged is found by
+its checksum and named: at the end of a log it is cut off (and kept beside it), inside a log it is left out, up to
+the next batch that is whole. Nothing of it is passed over silently.
+
+    segment   00000000000000004711.log      named by the first offset that it may hold
+    batch     magic, bytes, checksum | first and last offset, log time | offsets, keys, values, headers
+
+The checksum is CRC-32 of all that follows it. Times are the log's own, in milliseconds since the epoch, and never
+go back inside a log.
+"""
+
+import mmap
+import os
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct as Layout
+from typing import NamedTuple
+from zlib import crc32
+
+import msgspec
+
+MAGIC = b"flb1"
+HEAD = Layout(">4sII")  # magic, bytes of the rest, checksum of the rest
+ABOUT = Layout(">QQq")  # first and last offset, log time
+INDEX_BYTES = 16 << 10  # at least, between two entries of the index
+READ_BYTES = 1 << 20  # about so much is handed over at a time
+SUFFIX, CUT, PARTIAL = ".log", ".cut", ".partial"
+
+
+class LogRecord(NamedTuple):
+    """A record as it stands in a log."""
+
+    offset: int
+    at_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Unwritten(NamedTuple):
+    """A record on its way into a log."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class Damage(NamedTuple):
+    """Bytes of a segment that are no batch, after this offset (-1: none is known), cut off or left out."""
+
+    path: Path
+    position: int
+    size: int
+    after: int
+    cut: bool
+
+    def __str__(self) -> str:
+        """In words."""
+        done = "cut off" if self.cut else "left out"
+        return (
+            f"{self.path}: {self.size} bytes at {self.position}, after offset {self.after}, are damaged and {done}"
+        )
+
+
+class _Batch(NamedTuple):
+    position: int
+    size: int
+    first: int
+    last: int
+    at_ms: int
+
+
+_Row = tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
+_rows = msgspec.msgpack.Decoder(list[_Row])
+_encoder = msgspec.msgpack.Encoder()
+
+
+class PartitionLog:
+    """An append-only log of one writer. What it took survives the process; what it synced, a power cut."""
+
+    def __init__(self, folder: Path, *, segment_bytes: int = 64 << 20) -> None:
+        """Open or create it. What is not whole at its end is cut off, and named in `damages`."""
+        self.damages: list[Damage] = []
+        self.end = 0  # the next offset
+        self.last_ms = 0  # log time of the latest batch
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._dirty = self._broken = False
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"*{PARTIAL}"):
+            left.unlink()
+        self._segments = [_Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+        if self._segments:
+            self._open_last()
+        else:
+            self._begin_segment()
+
+    @property
+    def begin(self) -> int:
+        """The first offset that may be there."""
+        return self._segments[0].base
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(segment.path.stat().st_size for segment in self._segments[:-1]) + self._size
+
+    def append(self, records: Sequence[Unwritten], at_ms: int) -> int:
+        """Write one batch; the offset of its first record. Raises OSError, and then none of it is written."""
+        first = self.end
+        if not records:
+            return first
+        if self._broken:
+            raise OSError(f"{self._folder}: half a batch could not be taken back; open the log anew")
+        if self._size >= self._segment_bytes:
+            self._begin_segment()
+        at_ms = self.last_ms = max(self.last_ms, at_ms)
+        data = _batch_bytes(list(enumerate(records, first)), at_ms)
+        try:
+            _write(self._file, data)
+        except OSError:
+            self._broken = True
+            os.ftruncate(self._file, self._size)
+            self._broken = False
+            raise
+        self._segments[-1].note(_Batch(self._size, len(data), first, self.end + len(records) - 1, at_ms))
+        self._size += len(data)
+        self.end = first + len(records)
+        self._dirty = True
+        return first
+
+    def sync(self) -> None:
+        """Return when all that was appended is on the disk itself. After an OSError nobody knows what is there."""
+        if self._dirty:
+            self._dirty = False
+            os.fsync(self._file)
+
+    def advance(self, end: int) -> None:
+        """Give what comes next no offset before `end`."""
+        if end > self.end:
+            self.end = end
+            self._begin_segment()
+
+    def read(self, offset: int = 0) -> Iterator[list[LogRecord]]:
+        """The records from an offset to where the log ends now, in lists of about READ_BYTES."""
+        end, chunk, size = self.end, list[LogRecord](), 0
+        place = max(bisect_right(self._segments, offset, key=lambda segment: segment.base) - 1, 0)
+        for segment in self._segments[place:]:
+            for batch, rows in segment.read(offset, self.damages):
+                chunk += [LogRecord(row[0], batch.at_ms, *row[1:]) for row in rows if offset <= row[0] < end]
+                size += batch.size
+                if size >= READ_BYTES and chunk:
+                    yield chunk
+                    chunk, size = [], 0
+        if chunk:
+            yield chunk
+
+    def offset_at(self, at_ms: int) -> int:
+        """An offset before which everything is older than this time, and not much before what is not."""
+        found = self.begin
+        for segment in self._segments:
+            before = [entry.first for entry in segment.index(self.damages) if entry.at_ms < at_ms]
+            if not before:
+                break
+            found = before[-1]
+        return found
+
+    def lapse(self, before_ms: int) -> int:
+        """Drop segments of which all is older than this time; returns how many bytes that freed."""
+        freed = 0
+        if self._size and self.last_ms < before_ms:
+            self._begin_segment()
+        while len(self._segments) > 1 and self._segments[0].last_ms(self.damages) < before_ms:
+            oldest = self._segments.pop(0)
+            freed += oldest.path.stat().st_size
+            oldest.path.unlink()
+        return freed
+
+    def compact(self) -> None:
+        """Keep the latest record of each key, and none of a key whose latest has no value."""
+        latest = {record.key: record for chunk in self.read() for record in chunk}
+        kept = sorted((one for one in latest.values() if one.value is not None), key=lambda one: one.offset)
+        self._begin_segment()  # what comes next goes behind what is kept
+        old, last = self._segments[:-1], self._segments[-1]
+        partial = self._folder / f"compacted{PARTIAL}"
+        with partial.open("wb") as file:
+            for record in kept:
+                row = Unwritten(record.key, record.value, record.headers)
+                file.write(_batch_bytes([(record.offset, row)], record.at_ms))
+            file.flush()
+            os.fsync(file.fileno())
+        if not old:
+            partial.unlink()
+            return
+        partial.replace(old[0].path)  # from here on the others hold nothing that is not in it, or out of date
+        for segment in reversed(old[1:]):
+            segment.path.unlink()
+        self._segments = [_Segment(old[0].path), last]
+        _sync_folder(self._folder)
+
+    def verify(self) -> list[Damage]:
+        """Read all of it; what is damaged."""
+        found: list[Damage] = []
+        for segment in self._segments:
+            for _ in segment.read(0, found):
+                pass
+        return found
+
+    def close(self) -> None:
+        """Sync it and let go of it."""
+        with suppress(OSError):  # what is not on the disk is lost at a power cut alone
+            self.sync()
+        os.close(self._file)
+
+    def _open_last(self) -> None:
+        """Go on after the last batch that is whole."""
+        last = self._segments[-1]
+        self.end, self._size = last.base, last.path.stat().st_size
+        for batch, _ in last.read(0, self.damages):
+            self.end, self.last_ms = batch.last + 1, batch.at_ms
+        if self.damages and self.damages[-1].position + self.damages[-1].size == self._size:
+            damage = self.damages[-1] = self.damages[-1]._replace(cut=True)
+            cut = last.path.with_suffix(f".{damage.position}{CUT}")
+            cut.write_bytes(last.path.read_bytes()[damage.position :])
+            self._size = damage.position
+            os.truncate(last.path, self._size)
+        if len(self._segments) > 1:
+            self.last_ms = max(self.last_ms, self._segments[-2].last_ms(self.damages))
+        self._file = os.open(last.path, os.O_WRONLY | os.O_APPEND)
+
+    def _begin_segment(self) -> None:
+        """Begin a segment at the end, unless the last one holds nothing and begins there."""
+        if self._segments:
+            if self._segments[-1].base == self.end:
+                return
+            self.sync()
+            os.close(self._file)
+        path = self._folder / f"{self.end:020}{SUFFIX}"
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+        self._size = 0
+        self._segments.append(_Segment(path, index=[]))
+        _sync_folder(self._folder)
+
+
+class _Segment:
+    """One file, and a sparse index of its batches, which is made when it is first read."""
+
+    def __init__(self, path: Path, index: list[_Batch] | None = None) -> None:
+        self.path = path
+        self.base = int(path.stem)
+        self._index = index  # not None: of all batches that are there
+        self._last: _Batch | None = None
+
+    def index(self, damages: list[Damage]) -> list[_Batch]:
+        """Entries at least INDEX_BYTES apart."""
+        if self._index is None:
+            for _ in self.read(0, damages):
+                pass
+        assert self._index is not None
+        return self._index
+
+    def last_ms(self, damages: list[Damage]) -> int:
+        """Log time of its latest batch; 0 if it holds none."""
+        self.index(damages)
+        return self._last.at_ms if self._last else 0
+
+    def note(self, batch: _Batch) -> None:
+        """Remember where a batch stands that was just written."""
+        assert self._index is not None
+        _note(self._index, batch)
+        self._last = batch
+
+    def read(self, offset: int, damages: list[Damage]) -> Iterator[tuple[_Batch, list[_Row]]]:
+        """The whole batches that hold this offset or a later one; damage is named the first time it is met."""
+        position, new = 0, list[_Batch]()
+        if self._index and (place := bisect_right(self._index, offset, key=lambda batch: batch.first)):
+            position = self._index[place - 1].position
+        for batch, rows in _batches(self.path, position, damages):
+            if self._index is None:
+                _note(new, batch)
+                self._last = batch
+            if batch.last >= offset:
+                yield batch, _rows.decode(rows)
+        if self._index is None:
+            self._index = new
+
+
+def _note(index: list[_Batch], batch: _Batch) -> None:
+    """Take a batch into an index if it stands far enough from the one before."""
+    if not index or batch.position - index[-1].position >= INDEX_BYTES:
+        index.append(batch)
+
+
+def _batches(path: Path, position: int, damages: list[Damage]) -> Iterator[tuple[_Batch, bytes]]:
+    """The whole batches of a file from a position on, with the bytes of their records; names what is not whole."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            return
+        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
+            after = -1
+            while position < size:
+                batch = _batch_at(data, position)
+                if batch is None:
+                    begin = position
+                    batch = _next_batch(data, position)
+                    end = size if batch is None else batch.position
+                    if all((known.path, known.position) != (path, begin) for known in damages):
+                        damages.append(Damage(path, begin, end - begin, after, cut=False))
+                    if batch is None:
+                        return
+                position = batch.position + batch.size
+                after = batch.last
+                yield batch, data[batch.position + HEAD.size + ABOUT.size : position]
+
+
+def _next_batch(data: mmap.mmap, position: int) -> _Batch | None:
+    """The first whole batch after a position."""
+    while (position := data.find(MAGIC, position + 1)) >= 0:
+        batch = _batch_at(data, position)
+        if batch is not None:
+            return batch
+    return None
+
+
+def _batch_at(data: mmap.mmap, position: int) -> _Batch | None:
+    """The batch that begins here, if one does and it is whole."""
+    begin = position + HEAD.size
+    if len(data) < begin + ABOUT.size:
+        return None
+    magic, size, checksum = HEAD.unpack_from(data, position)
+    if magic != MAGIC or not ABOUT.size < size <= len(data) - begin:
+        return None
+    with memoryview(data) as view, view[begin : begin + size] as rest:
+        if crc32(rest) != checksum:
+            return None
+    return _Batch(position, HEAD.size + size, *ABOUT.unpack_from(data, begin))
+
+
+def _batch_bytes(rows: Iterable[tuple[int, Unwritten]], at_ms: int) -> bytes:
+    """One batch of (offset, record), whose offsets go up."""
+    flat = [(offset, *row) for offset, row in rows]
+    rest = ABOUT.pack(flat[0][0], flat[-1][0], at_ms) + _encoder.encode(flat)
+    return HEAD.pack(MAGIC, len(rest), crc32(rest)) + rest
+
+
+def _write(file: int, data: bytes) -> None:
+    """All of it. Raises OSError where the disk or a limit of file sizes ends it."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put the names of a folder on the disk."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
