@@ -13,6 +13,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
 from streams.partition import Message, Record
+from streams.security import client_options
 from streams.settings import Settings
 
 __all__ = [
@@ -45,6 +46,7 @@ class Producer:
             acks="all",
             enable_idempotence=True,
             max_request_size=LARGEST_BYTES,
+            **client_options(settings),
         )
 
     async def start(self) -> None:
@@ -141,5 +143,6 @@ def _consumer(settings: Settings, *topics: str, **options: Any) -> Consumer:
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=LARGEST_BYTES if "group_id" not in options else 1 << 20,
         fetch_max_wait_ms=100,
+        **client_options(settings),
         **options,
     )

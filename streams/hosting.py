@@ -6,8 +6,10 @@ import time
 
 import faust
 from faust.app.base import BootStrategy
+from faust.types.auth import CredentialsT
 
 from engine.errors import InputError
+from streams.security import client_options
 from streams.settings import Settings
 
 SELDOM_SECONDS = 5.0
@@ -64,6 +66,20 @@ def quiet_clients() -> None:
 def addresses(settings: Settings) -> list[str]:
     """The brokers to begin with, as Faust names them."""
     return [f"kafka://{address}" for address in settings.bootstrap.split(",")]
+
+
+def credentials(settings: Settings) -> CredentialsT | None:
+    """The same options as all our clients have, for Faust's own; None where there is nothing to show."""
+    options = client_options(settings)
+    context = options.get("ssl_context")
+    if "sasl_mechanism" not in options:
+        return None if context is None else faust.SSLCredentials(context)
+    return faust.SASLCredentials(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        mechanism=options["sasl_mechanism"],
+        ssl_context=context,
+    )
 
 
 def refuse(error: InputError) -> None:

@@ -13,7 +13,7 @@ from mode.supervisors import CrashingSupervisor
 
 from streams.enrichment import enriched
 from streams.failpoints import passing
-from streams.hosting import App, addresses, quiet_clients
+from streams.hosting import App, addresses, credentials, quiet_clients
 from streams.partition import LETTER_BYTES_MAX, Message, Record
 from streams.settings import read_settings
 
@@ -25,6 +25,7 @@ settings = read_settings()
 app = App(
     f"{settings.group}-propensities",
     broker=addresses(settings),
+    broker_credentials=credentials(settings),
     key_serializer="raw",
     value_serializer="raw",
     web_enabled=False,

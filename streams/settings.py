@@ -6,6 +6,7 @@ What a feed should be is the policy's; where and how much of a machine it may us
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -17,10 +18,43 @@ PREFIX = "FEEDLOOM_"  # of environment variables: FEEDLOOM_BOOTSTRAP is `bootstr
 FILE = "settings.toml"  # in the working folder, or what FEEDLOOM_SETTINGS names
 
 
+class Secret:
+    """A text that is not shown: not when it is printed, nor in an error."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError for what is no text, without showing it."""
+        if not isinstance(text, str):
+            raise ValueError("a secret is a text: put it in quotes")
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def reveal(self) -> str:
+        """The text."""
+        return self._text
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Keys of `settings.toml`; an environment variable of the same name in capitals goes before the file."""
 
     bootstrap: str = "localhost:9092"  # brokers to begin with, host:port, separated by commas
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: Secret | None = None  # better FEEDLOOM_SASL_PASSWORD than a file
+    ssl_cafile: Path | None = None  # PEM; None trusts whom the machine trusts
+    ssl_certfile: Path | None = None  # PEM, of this client, where brokers ask for one
+    ssl_keyfile: Path | None = None  # PEM without a passphrase; None: it stands in ssl_certfile
+    ssl_check_hostname: bool = True  # that the brokers' certificate is of the address they are reached at
     topic_prefix: str = "feedloom."
     group: str = "feedloom"  # of all workers of one product
     state_folder: Path = Path("feedloom-state")  # a store for each partition that this worker owns
@@ -39,10 +73,32 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         """Refuse limits of nothing."""
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
+            if isinstance(value, int) and not isinstance(value, bool) and value < 1:
                 raise ValueError(f"{name} must be at least 1")
         if not (self.bootstrap and self.group):
             raise ValueError("bootstrap and group must not be empty")
+        self._refuse_half_security()
+
+    def _refuse_half_security(self) -> None:
+        """Refuse what would be left out in silence: a login without SASL, certificates without TLS, and halves."""
+        protocol = self.security_protocol
+        if protocol.startswith("SASL_"):
+            for name, value in (
+                ("sasl_username", self.sasl_username),
+                ("sasl_password", self.sasl_password and self.sasl_password.reveal()),
+            ):
+                if not value:
+                    raise ValueError(f"security_protocol {protocol} needs {name}")
+        elif self.sasl_username is not None or self.sasl_password is not None:
+            raise ValueError(f"security_protocol {protocol} has no login: make it SASL_SSL or SASL_PLAINTEXT")
+        if not protocol.endswith("SSL"):
+            for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"security_protocol {protocol} has no use for {name}: make it SASL_SSL or SSL")
+            if not self.ssl_check_hostname:
+                raise ValueError(f"security_protocol {protocol} has no certificate whose name could be checked")
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile needs ssl_certfile, whose key it is")
 
     def topic(self, name: str) -> str:
         """The full name of a topic."""

@@ -14,6 +14,7 @@ from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, fo
 from msgspec import Struct
 
 from engine.errors import InputError
+from streams.security import client_options, refused, unanswered
 from streams.settings import Settings
 
 ANSWER_SECONDS_MAX = 5  # for brokers to be found; an operator looks at the screen meanwhile
@@ -107,8 +108,8 @@ class _Found(NamedTuple):
 @contextmanager
 def connection(client: Callable[..., Any], settings: Settings, **options: object) -> Iterator[Any]:
     """A client of kafka-python for as long as the block lasts; what it raises becomes an InputError."""
-    place = f"Kafka at {settings.bootstrap}"
     found = {"bootstrap_servers": settings.bootstrap, "bootstrap_timeout_ms": 1000 * ANSWER_SECONDS_MAX}
+    found |= client_options(settings)
     try:
         try:
             opened = client(**found, **options)
@@ -117,12 +118,9 @@ def connection(client: Callable[..., Any], settings: Settings, **options: object
         with closing(opened):
             yield opened
     except (KafkaTimeoutError, KafkaConnectionError) as error:
-        raise InputError(
-            f"{place} does not answer: start it, or name another with --bootstrap or FEEDLOOM_BOOTSTRAP"
-        ) from error
+        raise unanswered(settings) from error
     except KafkaError as error:
-        reason = getattr(error, "description", "") or str(error)
-        raise InputError(f"{place} refused ({type(error).__name__}): {reason}") from error
+        raise refused(settings, error) from error
 
 
 def create(settings: Settings, partitions: int, replication: int) -> Created:
