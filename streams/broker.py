@@ -11,6 +11,7 @@ from aiokafka import ConsumerRebalanceListener as Rebalanced
 from aiokafka import TopicPartition as Place
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
 
 from streams.partition import Message, Record
 from streams.security import client_options
@@ -24,6 +25,7 @@ __all__ = [
     "Producer",
     "Rebalanced",
     "group_member",
+    "partition_of",
     "place_of",
     "plain",
     "read_merged",
@@ -128,6 +130,11 @@ async def _refilled(consumer: Consumer, heads: dict[Place, deque[ConsumerRecord]
 def place_of(record: ConsumerRecord) -> Place:
     """Where a record stands."""
     return Place(record.topic, record.partition)
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where every client of Kafka puts a record with this key, unless it is told otherwise."""
+    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def plain(record: ConsumerRecord) -> Record:

@@ -23,6 +23,47 @@ RETRY_SECONDS = 5.0
 VERSIONS_KEPT = 2  # of the population; an older one is taken out of its topic
 
 
+class Fits:
+    """Which population version is to be fitted next, and of which sums."""
+
+    def __init__(self, partitions: int) -> None:
+        """Of a product with so many partitions."""
+        self._partitions = partitions
+        self._sums: dict[int, SumsRecord] = {}
+        self._published = -1
+        self._fitted: list[int] | None = None  # the log records of each partition that the last fit was made of
+
+    def take(self, record: SumsRecord) -> None:
+        """Sums of a partition; older ones than are known are of an owner that did not know it was one no more."""
+        known = self._sums.get(record.partition)
+        if known is None or record.version >= known.version:
+            self._sums[record.partition] = record
+
+    def due(self, published: int) -> tuple[list[SumsRecord], int] | None:
+        """The newest version that every partition has passed, and the sums that each had there.
+
+        None where `published` or a later one is it, or nothing was learned since the last. A partition whose sums
+        are of a later version already is waited for: the others will come to that one.
+        """
+        records = [record for _, record in sorted(self._sums.items())]
+        if not records:
+            return None
+        version = min(record.version for record in records)
+        together = len(records) == self._partitions and all(record.since <= version for record in records)
+        if not together or version <= max(published, self._published) or _taught(records) == self._fitted:
+            return None
+        return records, version
+
+    def done(self, records: list[SumsRecord], version: int) -> None:
+        """This version of these sums is published."""
+        self._fitted = _taught(records)
+        self._published = version
+
+
+def _taught(records: list[SumsRecord]) -> list[int]:
+    return [record.records for record in records]
+
+
 class Fitter:
     """Fits version k when every partition has passed it, once, from the sums that each had there."""
 
@@ -31,10 +72,7 @@ class Fitter:
         self._settings = settings
         self._facts = facts
         self._producer = producer
-        self._partitions = partitions
-        self._sums: dict[int, SumsRecord] = {}
-        self._published = -1
-        self._fitted: list[int] | None = None  # the log records of each partition that the last fit was made of
+        self._fits = Fits(partitions)
 
     async def run(self) -> None:
         """Go on until cancelled, after a pause where something fails."""
@@ -60,34 +98,19 @@ class Fitter:
 
     async def _take(self, value: bytes) -> None:
         try:
-            record = await asyncio.to_thread(msgspec.json.decode, value, type=SumsRecord)
+            self._fits.take(await asyncio.to_thread(msgspec.json.decode, value, type=SumsRecord))
         except msgspec.DecodeError as error:
             log.error("sums that cannot be read are left out: %s", error)
-            return
-        known = self._sums.get(record.partition)
-        # Older ones are of an owner that did not know it was one no more.
-        if known is None or record.version >= known.version:
-            self._sums[record.partition] = record
 
     async def _fit(self) -> None:
-        """Publish the newest version that every partition has passed, unless nothing was learned since the last.
-
-        A partition whose sums are of a later version already is waited for: the others will come to that one.
-        """
-        records = [record for _, record in sorted(self._sums.items())]
-        if not records:
+        """Publish the version that is due, if one is."""
+        due = self._fits.due(self._facts.facts.population.version)
+        if due is None:
             return
-        version = min(record.version for record in records)
-        taught = [record.records for record in records]
-        known = max(self._facts.facts.population.version, self._published)
-        together = len(records) == self._partitions and all(record.since <= version for record in records)
-        if not together or version <= known or taught == self._fitted:
-            return
-        policy = self._facts.facts.policy
-        value = await asyncio.to_thread(fitted, records, policy, version)
+        records, version = due
+        value = await asyncio.to_thread(fitted, records, self._facts.facts.policy, version)
         await (await self._producer.send(Message("population", str(version).encode(), value)))
-        self._fitted = taught
-        self._published = version
+        self._fits.done(records, version)
         for old in sorted(self._facts.versions - {version})[: 1 - VERSIONS_KEPT]:
             await self._producer.send(Message("population", str(old).encode(), None))
 

@@ -68,6 +68,16 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     keep_busy_ms: int = 250  # the same while reactions wait: the fewer batches, the sooner they are worked off
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; the worker's are for lag tools alone
     lags_every_ms: int = 5_000  # how often both lags of a partition are written to `metrics`
+    api_key: Secret | None = None  # that HTTP clients show; None: nobody but this machine is answered
+    body_bytes_max: int = 1_048_576  # of one HTTP request
+    http_rate_max: int = 5_000  # HTTP requests a second from one address
+    http_pending_max: int = 1_000  # HTTP requests that wait for an answer at a time
+    partitions: int = 1  # of the embedded engine's own topics
+    fsync: Literal["always", "interval", "never"] = "interval"  # when the embedded log is put on the disk itself
+    fsync_every_ms: int = 200  # by "interval": what a power cut can lose; a kill loses nothing
+    segment_bytes: int = 67_108_864  # of a file of the embedded log
+    retention_ms: int = 604_800_000  # how long the embedded log keeps requests, reactions and feeds
+    backup_every_ms: int = 3_600_000  # between two copies of the embedded engine's state
 
     def __post_init__(self) -> None:
         """Refuse limits of nothing."""
