@@ -17,6 +17,19 @@ class _Moment(Struct):
     at_ms: int
 
 
+def moment_of(topic: str, at_ms: int, value: bytes | None) -> tuple[int, int]:
+    """Where a record of `feeds` or `feedback` stands in time: a decision's is that of its request.
+
+    Decisions go first where times are equal, as they were before what they caused: so no more is open at a time than
+    was when it happened.
+    """
+    if topic != "feeds":
+        return at_ms, 1
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        return msgspec.json.decode(value or b"", type=_Moment).at_ms, 0
+    return at_ms, 0
+
+
 async def refold(
     partition: Partition,
     settings: Settings,
@@ -27,18 +40,13 @@ async def refold(
 
     `sent` sends messages and returns when they are acknowledged. What is folded is kept as it goes.
 
-    The topics are merged by time, and decisions go first where times are equal, as they were before what they
-    caused: so no more is open at a time than was when it happened.
+    The topics are merged by `moment_of`.
     """
     feeds = Place(settings.topic("feeds"), partition.number)
     feedback = Place(settings.topic("feedback"), partition.number)
 
     def time_of(record: ConsumerRecord) -> tuple[int, int]:
-        if record.topic != feeds.topic:
-            return record.timestamp, 1
-        with suppress(msgspec.DecodeError, TypeError):
-            return msgspec.json.decode(record.value, type=_Moment).at_ms, 0
-        return record.timestamp, 0
+        return moment_of("feeds" if record.topic == feeds.topic else "feedback", record.timestamp, record.value)
 
     begin = {feeds: partition.position.feeds, feedback: partition.position.feedback}
     async for records in read_merged(settings, begin, time_of):
