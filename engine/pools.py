@@ -259,6 +259,17 @@ def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, sho
     )
 
 
+def check_request(request: Request, policy: Policy) -> None:
+    """Raise InputError for what a policy refuses of anybody: too many slots, or candidates of its own pools."""
+    if request.slots > policy.blend.slots_max:
+        raise InputError(f"a feed has at most {policy.blend.slots_max} slots by the policy, not {request.slots}")
+    unknown = sorted(request.candidates.keys() - policy.external) if request.candidates else []
+    if unknown:
+        raise InputError(
+            f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"
+        )
+
+
 def gather(
     state: UserState, request: Request, facts: Facts, at_ms: int, replaced: Mapping[str, Pool] = AS_NAMED
 ) -> Gathered:
@@ -271,14 +282,10 @@ def gather(
     bars at `at_ms`, the log's time, is offered by none; at 0 that is all that ever had to wait.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
-    this pool or by another. Raises InputError for candidates of a pool that the policy does not call external.
+    this pool or by another. Raises InputError as `check_request` does.
     """
     policy, population, most = facts.policy, facts.population, request.slots
-    unknown = sorted(request.candidates.keys() - policy.external) if request.candidates else []
-    if unknown:
-        raise InputError(
-            f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"
-        )
+    check_request(request, policy)
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
     asked = {**pools_of(policy), **replaced}

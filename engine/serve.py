@@ -50,14 +50,12 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
 
     The pools' posteriors are the population's prior updated with the user's own evidence; a page that goes on from
     another has that page's posteriors and draw. Where beliefs are not fit to be drawn from, the page is the blend
-    of fixed ratios. Raises InputError when the request wants more slots than the policy or a feed allows.
+    of fixed ratios. Raises InputError when a feed would have more slots than any may, on all its pages.
     """
     facts = gathered.facts
     policy, settings = facts.policy, facts.policy.blend
     cursor = cursor_for(state, request, policy, at_ms)
     start = len(cursor.items) if cursor else 0
-    if request.slots > settings.slots_max:
-        raise InputError(f"a feed has at most {settings.slots_max} slots by the policy, not {request.slots}")
     if start + request.slots > SLOTS_MAX:
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
     first, delays = not any(state.served.values()), facts.delays

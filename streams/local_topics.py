@@ -152,6 +152,6 @@ def _refuse_other(folder: Path, partitions: int) -> None:
         raise InputError(f"{folder} is of format {about.format}, and this version of Feedloom reads {FORMAT}")
     if about.partitions != partitions:
         raise InputError(
-            f"{folder} was made with {about.partitions} partitions, and {partitions} are asked for: users would be on "
-            "other partitions than their state"
+            f"{folder} was made with {about.partitions} partitions, and {partitions} are asked for: users would be "
+            "on other partitions than their state"
         )

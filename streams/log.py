@@ -145,15 +145,15 @@ class PartitionLog:
             self.end = end
             self._begin_segment()
 
-    def read(self, offset: int = 0) -> Iterator[list[LogRecord]]:
-        """The records from an offset to where the log ends now, in lists of about READ_BYTES."""
+    def read(self, offset: int = 0, most: int = READ_BYTES) -> Iterator[list[LogRecord]]:
+        """The records from an offset to where the log ends now, in lists of about so many bytes."""
         end, chunk, size = self.end, list[LogRecord](), 0
         place = max(bisect_right(self._segments, offset, key=lambda segment: segment.base) - 1, 0)
         for segment in self._segments[place:]:
             for batch, rows in segment.read(offset, self.damages):
                 chunk += [LogRecord(row[0], batch.at_ms, *row[1:]) for row in rows if offset <= row[0] < end]
                 size += batch.size
-                if size >= READ_BYTES and chunk:
+                if size >= most and chunk:
                     yield chunk
                     chunk, size = [], 0
         if chunk:

@@ -1,0 +1,250 @@
+"""The embedded engine as clients meet it: many ask at a time, one turn answers them together.
+
+A turn takes what is waiting, requests first and then some reactions, so that neither waits long for the other, and
+acknowledges all of it at once. With `fsync = "always"` it is on the disk itself by then; with "interval" it is a
+moment later, and a power cut can take what was acknowledged in that moment; a kill of the process takes nothing.
+Where the disk refuses, nothing is acknowledged, and the engine begins anew from what is there as soon as it can.
+"""
+
+import asyncio
+import logging
+import time
+from asyncio import Future, Task
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import ItemUpdate, Reaction, Request, Seen
+from engine.policy import Policy
+from engine.pools import check_request
+from streams.fitter import fitted
+from streams.local_partitions import LocalPartitions
+from streams.local_topics import LocalTopics, wall_ms
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0  # after the disk refused something
+TICK_SECONDS = 0.5  # between two looks at whether a clock has to be moved
+TIDY_SECONDS = 60.0  # between two looks at what has lapsed
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class UnavailableError(Exception):
+    """The engine cannot answer now; the message says why. Nothing of what was asked is half done."""
+
+
+class BusyError(Exception):
+    """More is waiting than is allowed."""
+
+
+class _Waiting(NamedTuple, Generic[T, R]):
+    given: T
+    done: "Future[R]"
+
+
+class DurableEngine:
+    """Answers requests and learns from reactions, over topics in a folder."""
+
+    def __init__(self, folder: Path, policy: Policy, settings: Settings, wall: Callable[[], int] = wall_ms) -> None:
+        """Raises InputError where the folder cannot be had; `start` makes it answer."""
+        self.topics = LocalTopics(folder, settings.partitions, settings.segment_bytes, wall)
+        self.partitions = LocalPartitions(self.topics, policy, settings)
+        self.trouble: str | None = "it is reading what its topics hold"  # why it does not answer
+        self._policy = policy
+        self._settings = settings
+        self._asks: deque[_Waiting[Request, Decision]] = deque()
+        self._reports: deque[_Waiting[Sequence[Reaction], None]] = deque()
+        self._puts: deque[_Waiting[Sequence[ItemUpdate], None]] = deque()
+        self._wake = asyncio.Event()
+        self._work: list[Task[None]] = []
+        self._fitting: Task[bytes] | None = None
+        self._kept_at = self._ticked_at = self._tidied_at = time.monotonic()
+
+    # What clients ask.
+
+    async def ask(self, request: Request) -> Decision:
+        """The decision of a request; the same one if it has one already.
+
+        Raises InputError for what the policy refuses, and where the id has another decision; UnavailableError and
+        BusyError.
+        """
+        check_request(request, self._policy)
+        return await self._answered(self._asks, request)
+
+    async def report(self, reactions: Sequence[Reaction]) -> None:
+        """Take reactions, all or none. Raises InputError for an action without a policy, and as `ask` does."""
+        for reaction in reactions:
+            if not isinstance(reaction, Seen) and reaction.action not in self._policy.actions:
+                raise InputError(
+                    f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
+                )
+        await self._answered(self._reports, reactions)
+
+    async def put(self, items: Sequence[ItemUpdate]) -> None:
+        """Take what is known of items, all or none; the next request sees it. Raises as `ask` does."""
+        await self._answered(self._puts, items)
+
+    def find(self, user: str, request_id: str) -> Decision | None:
+        """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
+        if self.trouble:
+            raise UnavailableError(self.trouble)
+        return self.partitions.find(user, request_id)
+
+    @property
+    def waiting(self) -> int:
+        """How many clients wait for the next turns."""
+        return len(self._asks) + len(self._reports) + len(self._puts)
+
+    async def _answered(self, queue: deque[_Waiting[T, R]], given: T) -> R:
+        if self.trouble:
+            raise UnavailableError(self.trouble)
+        if self.waiting >= self._settings.http_pending_max:
+            raise BusyError(f"{self.waiting} requests are waiting already")
+        done: Future[R] = asyncio.get_running_loop().create_future()
+        queue.append(_Waiting(given, done))
+        self._wake.set()
+        return await done
+
+    # Living.
+
+    async def start(self) -> None:
+        """Fold what is in the topics, then answer."""
+        await self._recover()
+        self._work = [asyncio.create_task(work) for work in (self._run(), self._sync_now_and_then())]
+
+    async def stop(self) -> None:
+        """End after the turn, keep everything, and let go of the folder."""
+        for work in (*self._work, *([self._fitting] if self._fitting else [])):
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+        self._fail("it is ending")
+        with suppress(OSError):
+            self.partitions.keep()
+        self.partitions.close()
+        self.topics.close()
+
+    async def _recover(self) -> None:
+        """Begin from what is on the disk, as soon as that can be done."""
+        while True:
+            try:
+                await asyncio.to_thread(self.partitions.recover)
+            except OSError as error:
+                log.error("the engine cannot begin, trying again: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.trouble = None
+                return
+
+    async def _run(self) -> None:
+        """Turn until cancelled."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._settings.keep_every_ms / 1000.0)
+            self._wake.clear()
+            try:
+                await self._turn()
+                self._now_and_then()
+            except OSError as error:
+                log.error("the disk refused a turn; what it held is not acknowledged: %s", error)
+                self._fail(f"the disk refuses: {error}")
+                await self._recover()
+            if self.waiting:
+                self._wake.set()
+            await asyncio.sleep(0)  # others may read and write sockets now
+
+    async def _turn(self) -> None:
+        """Answer requests and fold reactions; acknowledge when all of it is where it has to be."""
+        asks = [self._asks.popleft() for _ in range(min(len(self._asks), self._settings.requests_per_turn))]
+        puts = [self._puts.popleft() for _ in range(len(self._puts))]
+        reports: list[_Waiting[Sequence[Reaction], None]] = []
+        room = self._settings.reactions_per_turn
+        while self._reports and room > 0:
+            room -= len(self._reports[0].given)
+            reports.append(self._reports.popleft())
+        if not (asks or puts or reports):
+            return
+        try:
+            if puts:
+                self.partitions.put([item for put in puts for item in put.given])
+            outcomes = self.partitions.answer([ask.given for ask in asks]) if asks else []
+            if reports:
+                self.partitions.react([reaction for report in reports for reaction in report.given])
+            if self._settings.fsync == "always":
+                await asyncio.to_thread(self.topics.sync)
+        except BaseException:
+            self._asks.extendleft(reversed(asks))  # to be told with all others
+            self._puts.extendleft(reversed(puts))
+            self._reports.extendleft(reversed(reports))
+            raise
+        for ask, outcome in zip(asks, outcomes, strict=True):
+            _set(ask.done, outcome)
+        for put in puts:
+            _set(put.done, None)
+        for report in reports:
+            _set(report.done, None)
+
+    def _now_and_then(self) -> None:
+        """What need not be done in every turn."""
+        now = time.monotonic()
+        if now >= self._kept_at + self._settings.keep_every_ms / 1000.0:
+            self._kept_at = now
+            self.partitions.keep()
+        if now >= self._ticked_at + TICK_SECONDS:
+            self._ticked_at = now
+            self.partitions.tick()
+        if now >= self._tidied_at + TIDY_SECONDS:
+            self._tidied_at = now
+            self.topics.tidy(self.topics.now_ms() - self._settings.retention_ms)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Publish the version that was fitted, or begin to fit the one that is due, beside everything else."""
+        if self._fitting is None:
+            due = self.partitions.fits.due(self.partitions.facts.population.version)
+            if due is not None:
+                self._fitted_of = due
+                self._fitting = asyncio.create_task(asyncio.to_thread(fitted, due[0], self._policy, due[1]))
+        elif self._fitting.done():
+            value, self._fitting = self._fitting.result(), None
+            self.partitions.publish(*self._fitted_of, value)
+
+    async def _sync_now_and_then(self) -> None:
+        """Put the logs on the disk itself, by `fsync = "interval"`."""
+        while self._settings.fsync == "interval":
+            await asyncio.sleep(self._settings.fsync_every_ms / 1000.0)
+            try:
+                await asyncio.to_thread(self.topics.sync)
+            except OSError as error:
+                log.error("the logs are not on the disk itself: %s", error)
+
+    def _fail(self, trouble: str) -> None:
+        """Answer nobody until this is over."""
+        self.trouble = trouble
+        _refuse(self._asks, trouble)
+        _refuse(self._reports, trouble)
+        _refuse(self._puts, trouble)
+
+
+def _refuse(queue: deque[_Waiting[T, R]], trouble: str) -> None:
+    while queue:
+        done = queue.popleft().done
+        if not done.done():
+            done.set_exception(UnavailableError(trouble))
+
+
+def _set(done: "Future[R]", outcome: R | InputError) -> None:
+    """Tell a client, if it is still there."""
+    if done.done():
+        return
+    if isinstance(outcome, InputError):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)

@@ -1,0 +1,267 @@
+"""All partitions of an embedded engine over its own topics: what a worker is over Kafka, waiting for nobody.
+
+What comes is appended to its topic before anything is made of it, and what is decided is appended to `feeds` before
+it is handed out. State is folded from the topics; what is kept of it may be lost at any time, and is folded again.
+Every method raises OSError, or StoreDamagedError, where the disk refuses: then nothing in memory is to be trusted,
+and `recover` begins anew from what is on the disk.
+"""
+
+import logging
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from engine.catalogue import CatalogueWriter
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import ItemUpdate, Reaction, Request, Tick
+from engine.facts import Facts
+from engine.policy import Policy
+from engine.population import Sums, fit
+from engine.population_record import PopulationRecord, population_of
+from engine.state import UserState
+from engine.sums_record import SumsRecord
+from streams.codec import decode, encode
+from streams.facts import take_items
+from streams.failpoints import passing
+from streams.fitter import Fits
+from streams.local_recovery import Owned, take_over
+from streams.local_topics import LocalTopics
+from streams.log import LogRecord, Unwritten
+from streams.partition import Message, Record, version_at
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+RECENT_MAX = 2_000  # decisions at hand, for clients that ask again
+FIND_BYTES = 64 << 10  # of `feeds`, read at a time when a decision is looked for
+
+Identity = tuple[str, str]  # user, request id
+
+
+class ConflictError(InputError):
+    """The request id has another decision already."""
+
+
+class LocalPartitions:
+    """The partitions of one folder, and the facts that they share."""
+
+    def __init__(self, topics: LocalTopics, policy: Policy, settings: Settings) -> None:
+        """Over these topics; `recover` reads them."""
+        self.topics = topics
+        self.facts = Facts(policy, fit(Sums(), policy))
+        self.fits = Fits(topics.partitions)
+        self._policy = policy
+        self._settings = settings
+        self._catalogue = CatalogueWriter()
+        self._owned: list[Owned] = []
+        self._unkept: set[int] = set()
+        self._recent: OrderedDict[Identity, Decision] = OrderedDict()
+
+    # Beginning.
+
+    def recover(self) -> None:
+        """Fold what the topics hold and no store has seen, and answer the requests that have no decision."""
+        self.close()
+        self.topics.reopen()
+        self._read_facts()
+        for number in range(self.topics.partitions):
+            owned = take_over(self.topics, number, self._policy, self._settings, self._send)
+            self._owned.append(owned)
+            for chunk in self.topics.log("requests", number).read(owned.partition.position.requests):
+                self._decide(number, chunk)
+            owned.partition.commit()
+        for damage in self.topics.damages():
+            self.alert("damaged-log", str(damage))
+
+    def close(self) -> None:
+        """Let go of the stores; what was not kept is folded again."""
+        for owned in self._owned:
+            owned.store.close()
+        self._owned.clear()
+        self._unkept.clear()
+        self._recent.clear()
+
+    def _read_facts(self) -> None:
+        """What all partitions share, as far as its topics tell."""
+        self._catalogue = CatalogueWriter()
+        for chunk in self.topics.log("items").read():
+            take_items(self._catalogue, chunk)
+        self.facts = Facts(self._policy, fit(Sums(), self._policy), self._catalogue.version())
+        for chunk in self.topics.log("population").read():
+            for record in chunk:
+                self._switch(record.value or b"")
+        self.fits = Fits(self.topics.partitions)
+        for number in range(self.topics.partitions):
+            newest = [record for chunk in self.topics.log("sums", number).read() for record in chunk][-1:]
+            for record in newest:
+                self._take_sums(record.value or b"")
+
+    # Turning.
+
+    def answer(self, requests: Sequence[Request]) -> list[Decision | InputError]:
+        """Decide these requests; one whose user and id have a decision gets that, or a ConflictError."""
+        fresh: dict[int, dict[Identity, Request]] = defaultdict(dict)
+        for request in requests:
+            number, identity = self.topics.part_of(request.user), (request.user, request.request_id)
+            if request.request_id not in self._state(request.user).ledger:
+                fresh[number].setdefault(identity, request)
+        made: dict[Identity, Decision | InputError] = {}
+        at_ms = self.topics.now_ms()
+        for number, asked in fresh.items():
+            rows = [Unwritten(request.user.encode(), encode(request)) for request in asked.values()]
+            first = self.topics.append("requests", number, rows, at_ms)
+            records = [LogRecord(offset, at_ms, row.key, row.value) for offset, row in enumerate(rows, first)]
+            made |= zip(asked, self._decide(number, records), strict=True)
+        return [self._outcome(request, made) for request in requests]
+
+    def _decide(self, number: int, records: Sequence[LogRecord]) -> list[Decision | InputError]:
+        """Make the decisions of requests that stand in their topic; they are in `feeds` when this returns."""
+        partition = self._owned[number].partition
+        outcomes: list[Decision | InputError] = []
+        messages: list[Message] = []
+        for record in records:
+            for message in partition.answer(Record(*record[:4]), self.facts):
+                messages.append(message)
+                outcomes.append(_outcome_of(message))
+        # A decision in `feeds` says that all requests before it are dealt with: so dead letters go before it.
+        self._send([message for message in messages if message.topic == "dead-letters"])
+        passing("before-acknowledgement")
+        feeds = [message for message in messages if message.topic == "feeds"]
+        self._send(feeds)
+        partition.sent(self.topics.log("feeds", number).end)
+        self._unkept.add(number)
+        if feeds:
+            passing("after-acknowledgement")
+        for outcome in outcomes:
+            if isinstance(outcome, Decision):
+                self._remember(outcome)
+        return outcomes
+
+    def _outcome(self, request: Request, made: dict[Identity, Decision | InputError]) -> Decision | InputError:
+        """What a request gets; several of one id may have been asked at a time."""
+        outcome = made.get((request.user, request.request_id)) or self.find(request.user, request.request_id)
+        if outcome is None:
+            return InputError(f"the decision of request {request.request_id} has lapsed from feeds")
+        if isinstance(outcome, Decision) and outcome.request.slots != request.slots:
+            return ConflictError(
+                f"request {request.request_id} of user {request.user} has a decision of {outcome.request.slots} "
+                f"slots already, so it cannot have one of {request.slots}"
+            )
+        return outcome
+
+    def react(self, reactions: Sequence[Reaction]) -> None:
+        """Append reactions and fold them."""
+        of_part: dict[int, list[Reaction]] = defaultdict(list)
+        for reaction in reactions:
+            of_part[self.topics.part_of(reaction.user)].append(reaction)
+        at_ms = self.topics.now_ms()
+        for number, values in of_part.items():
+            self._fold(number, [Unwritten(value.user.encode(), encode(value)) for value in values], at_ms)
+
+    def tick(self) -> None:
+        """Move the clock of partitions whose users are silent, so that what is due closes and versions go on."""
+        at_ms = self.topics.now_ms()
+        for number, owned in enumerate(self._owned):
+            if version_at(at_ms, self._policy) > owned.partition.position.version:
+                self._fold(number, [Unwritten(None, encode(Tick()))], at_ms)
+
+    def _fold(self, number: int, rows: Sequence[Unwritten], at_ms: int) -> None:
+        first = self.topics.append("feedback", number, rows, at_ms)
+        partition = self._owned[number].partition
+        messages: list[Message] = []
+        for offset, row in enumerate(rows, first):
+            messages += partition.react(Record(offset, at_ms, row.key, row.value), at_ms)
+        self._send(messages)
+        self._unkept.add(number)
+
+    def put(self, items: Sequence[ItemUpdate]) -> None:
+        """Append what is known of items; the next request sees it."""
+        rows = [Unwritten(update.item.encode(), encode(update)) for update in items]
+        at_ms = self.topics.now_ms()
+        first = self.topics.append("items", 0, rows, at_ms)
+        take_items(self._catalogue, [LogRecord(first + n, at_ms, row.key, row.value) for n, row in enumerate(rows)])
+        self.facts = Facts(self._policy, self.facts.population, self._catalogue.version(), known=self.facts.items)
+
+    def keep(self) -> None:
+        """Put what was folded into the stores."""
+        for number in sorted(self._unkept):
+            self._owned[number].partition.commit()
+        self._unkept.clear()
+        passing("after-batch")
+
+    # The population.
+
+    def publish(self, records: list[SumsRecord], version: int, population: bytes) -> None:
+        """Append a population version that was fitted of these sums; the next request sees it."""
+        self.topics.append("population", 0, [Unwritten(str(version).encode(), population)], self.topics.now_ms())
+        self.fits.done(records, version)
+        self._switch(population)
+
+    def _switch(self, value: bytes) -> None:
+        """Serve from a population version, if it can be used and is newer."""
+        try:
+            record = msgspec.json.decode(value, type=PopulationRecord)
+            if record.version > self.facts.population.version:
+                population = population_of(record, self._policy)
+                self.facts = Facts(self._policy, population, self.facts.catalogue, known=self.facts.items)
+        except (msgspec.DecodeError, InputError) as error:
+            log.error("a population version is not used: %s", error)
+
+    def _take_sums(self, value: bytes) -> None:
+        try:
+            self.fits.take(msgspec.json.decode(value, type=SumsRecord))
+        except msgspec.DecodeError as error:
+            log.error("sums that cannot be read are left out: %s", error)
+
+    # Reading.
+
+    def find(self, user: str, request_id: str) -> Decision | None:
+        """A decision that still takes reactions; None where there is none."""
+        row = self._state(user).ledger.get(request_id)
+        known = self._recent.get((user, request_id))
+        if row is None or known is not None:
+            return known if row is not None else None
+        feeds = self.topics.log("feeds", self.topics.part_of(user))
+        for chunk in feeds.read(feeds.offset_at(row.at_ms), FIND_BYTES):
+            for record in chunk:
+                found = decode(record.value or b"") if record.key == user.encode() else None
+                if isinstance(found, Decision) and found.request.request_id == request_id:
+                    self._remember(found)
+                    return found
+        return None
+
+    def alert(self, name: str, text: str) -> None:
+        """Say something that somebody has to know, in the log of this process and on topic `alerts`."""
+        log.error("%s: %s", name, text)
+        at_ms = self.topics.now_ms()
+        value = msgspec.json.encode({"name": name, "at_ms": at_ms, "text": text})
+        self.topics.append("alerts", 0, [Unwritten(name.encode(), value)], at_ms)
+
+    def _state(self, user: str) -> UserState:
+        return self._owned[self.topics.part_of(user)].partition.state(user)
+
+    def _remember(self, decision: Decision) -> None:
+        self._recent[decision.request.user, decision.request.request_id] = decision
+        while len(self._recent) > RECENT_MAX:
+            self._recent.popitem(last=False)
+
+    def _send(self, messages: Iterable[Message]) -> None:
+        """Append messages to their topics, those of one partition as one batch."""
+        batches: dict[tuple[str, int], list[Unwritten]] = defaultdict(list)
+        for message in messages:
+            batches[message.topic, message.partition or 0].append(Unwritten(*message[1:4]))
+            if message.topic == "sums":
+                self._take_sums(message.value or b"")
+        at_ms = self.topics.now_ms()
+        for (topic, number), rows in batches.items():
+            self.topics.append(topic, number, rows, at_ms)
+
+
+def _outcome_of(message: Message) -> Decision | InputError:
+    if message.topic == "feeds":
+        made = decode(message.value or b"")
+        assert isinstance(made, Decision)
+        return made
+    return InputError(dict(message.headers)["feedloom.reason"].decode())
