@@ -10,9 +10,10 @@ from rich.console import Console
 from test_cli import call
 
 from engine.decision import Decision
+from engine.explanation import explanation
 from engine.policy import Policy
 from engine.propensities import propensities
-from feedloom.explain import explanation, print_explanation
+from feedloom.explain import print_explanation
 from streams.recording import Entry, Recording
 
 
