@@ -25,6 +25,7 @@ from feedloom.option_types import BreakType, DurationType
 from feedloom.progress import bar_of_each, progress_bar
 from feedloom.propensities_command import propensities_command
 from feedloom.report import print_table, write_report
+from feedloom.serve_command import serve_command
 from feedloom.simulation_report import print_scoreboard, write_simulation
 from feedloom.worker_command import worker
 from simulator.backtest import backtest, policy_of_logs
@@ -319,7 +320,7 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, explain, propensities_command, worker):
+for command in (*COMMANDS, explain, propensities_command, serve_command, worker):
     cli.add_command(command)
 
 

@@ -21,6 +21,7 @@ from engine.errors import InputError
 from engine.events import ItemUpdate, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
+from streams.asking import BusyError, UnavailableError
 from streams.fitter import fitted
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import LocalTopics, wall_ms
@@ -36,14 +37,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class UnavailableError(Exception):
-    """The engine cannot answer now; the message says why. Nothing of what was asked is half done."""
-
-
-class BusyError(Exception):
-    """More is waiting than is allowed."""
-
-
 class _Waiting(NamedTuple, Generic[T, R]):
     given: T
     done: "Future[R]"
@@ -53,7 +46,7 @@ class DurableEngine:
     """Answers requests and learns from reactions, over topics in a folder."""
 
     def __init__(self, folder: Path, policy: Policy, settings: Settings, wall: Callable[[], int] = wall_ms) -> None:
-        """Raises InputError where the folder cannot be had; `start` makes it answer."""
+        """Raises InputError where the folder cannot be had; `run` makes it answer."""
         self.topics = LocalTopics(folder, settings.partitions, settings.segment_bytes, wall)
         self.partitions = LocalPartitions(self.topics, policy, settings)
         self.trouble: str | None = "it is reading what its topics hold"  # why it does not answer
@@ -63,7 +56,6 @@ class DurableEngine:
         self._reports: deque[_Waiting[Sequence[Reaction], None]] = deque()
         self._puts: deque[_Waiting[Sequence[ItemUpdate], None]] = deque()
         self._wake = asyncio.Event()
-        self._work: list[Task[None]] = []
         self._fitting: Task[bytes] | None = None
         self._kept_at = self._ticked_at = self._tidied_at = time.monotonic()
 
@@ -91,11 +83,21 @@ class DurableEngine:
         """Take what is known of items, all or none; the next request sees it. Raises as `ask` does."""
         await self._answered(self._puts, items)
 
-    def find(self, user: str, request_id: str) -> Decision | None:
+    async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
         if self.trouble:
             raise UnavailableError(self.trouble)
         return self.partitions.find(user, request_id)
+
+    def gauges(self) -> dict[str, float]:
+        """What an operator watches, by name."""
+        return {
+            "ready": float(self.trouble is None),
+            "waiting": self.waiting,
+            "population_version": self.partitions.facts.population.version,
+            "items": self.partitions.facts.catalogue.updates,
+            "log_bytes": self.topics.size,
+        }
 
     @property
     def waiting(self) -> int:
@@ -114,19 +116,19 @@ class DurableEngine:
 
     # Living.
 
-    async def start(self) -> None:
-        """Fold what is in the topics, then answer."""
+    async def run(self) -> None:
+        """Fold what is in the topics, then answer, until cancelled."""
         await self._recover()
-        self._work = [asyncio.create_task(work) for work in (self._run(), self._sync_now_and_then())]
+        syncing = asyncio.create_task(self._sync_now_and_then())
+        try:
+            await self._run()
+        finally:
+            syncing.cancel()
 
-    async def stop(self) -> None:
-        """End after the turn, keep everything, and let go of the folder."""
-        for work in (*self._work, *([self._fitting] if self._fitting else [])):
-            work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+    def stop(self) -> None:
+        """When `run` has ended: keep everything, and let go of the folder."""
         self._fail("it is ending")
-        with suppress(OSError):
+        with suppress(OSError):  # it is folded again
             self.partitions.keep()
         self.partitions.close()
         self.topics.close()

@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import time
 
 import faust
 from faust.app.base import BootStrategy
@@ -10,9 +9,8 @@ from faust.types.auth import CredentialsT
 
 from engine.errors import InputError
 from streams.security import client_options
+from streams.seldom import Seldom
 from streams.settings import Settings
-
-SELDOM_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 refusals: list[InputError] = []  # why this process ended, if it did so by itself
@@ -38,25 +36,8 @@ class ServicesApp(App):
     BootStrategy = OurServicesOnly
 
 
-class Seldom(logging.Filter):
-    """Lets a message through once in a while: without a broker the client repeats itself 100 times a second."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: dict[str, float] = {}
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether it was not said lately; messages are told apart by what they are made from."""
-        now = time.monotonic()
-        said = self._said.get(str(record.msg))
-        if said is not None and now < said + SELDOM_SECONDS:
-            return False
-        self._said[str(record.msg)] = now
-        return True
-
-
 def quiet_clients() -> None:
-    """The Kafka clients' ways are of no interest while they go well."""
+    """The Kafka clients' ways are of no interest while they go well; without a broker they repeat themselves."""
     for name in ("aiokafka", "kafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("aiokafka")]:

@@ -22,6 +22,7 @@ from engine.population import Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.state import UserState
 from engine.sums_record import SumsRecord
+from streams.asking import ConflictError
 from streams.codec import decode, encode
 from streams.facts import take_items
 from streams.failpoints import passing
@@ -38,10 +39,6 @@ RECENT_MAX = 2_000  # decisions at hand, for clients that ask again
 FIND_BYTES = 64 << 10  # of `feeds`, read at a time when a decision is looked for
 
 Identity = tuple[str, str]  # user, request id
-
-
-class ConflictError(InputError):
-    """The request id has another decision already."""
 
 
 class LocalPartitions:

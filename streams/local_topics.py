@@ -74,6 +74,11 @@ class LocalTopics:
         """The log of a topic's partition."""
         return self._logs[topic, number]
 
+    @property
+    def size(self) -> int:
+        """Bytes of all logs."""
+        return sum(log.size for log in self._logs.values())
+
     def part_of(self, user: str) -> int:
         """The partition of a user's records: where Kafka's own partitioner puts the same key."""
         return partition_of(user.encode(), self.partitions) if self.partitions > 1 else 0

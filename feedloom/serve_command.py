@@ -1,0 +1,102 @@
+"""`feedloom serve`: the durable embedded engine behind HTTP, in one process and one folder."""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from contextlib import suppress
+from importlib import import_module
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from engine.errors import InputError
+from engine.policy import Policy
+from feedloom.worker_command import LEVELS
+from streams.policy_file import read_policy
+from streams.settings import Settings, read_settings
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 3.0  # for clients that are being answered when it ends
+
+
+@click.command("serve")
+@click.option("--data", type=click.Path(path_type=Path), required=True, metavar="DIR", help="All that it keeps.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes one that is free."
+)
+@click.option("--policy", type=click.Path(path_type=Path), metavar="FILE", help="The defaults are in policy.toml.")
+@click.option(
+    "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="Least that is logged."
+)
+def serve_command(data: Path, host: str, port: int, policy: Path | None, log_level: str) -> None:
+    """Serve feeds over HTTP from this process and folder alone: no broker, and nothing is lost by a kill.
+
+    GET /openapi.json says what may be asked. Until FEEDLOOM_API_KEY is set, only this machine is answered. SIGTERM
+    ends it after the current turn.
+    """
+    settings = read_settings()
+    if settings.api_key is None and not is_loopback(host):
+        raise InputError(f"--host {host} is open to others: set FEEDLOOM_API_KEY first, which clients have to show")
+    path = policy or settings.policy
+    chosen = read_policy(path) if path else Policy()
+    logging.basicConfig(level=log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    # As in the worker: states have no cycles to look for, and a fit in a thread gives way to requests.
+    gc.set_threshold(50_000, 20, 100)
+    sys.setswitchinterval(0.0005)
+    asyncio.run(serve(data, host, port, chosen, replace(settings, policy=path)))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach this address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def serve(data: Path, host: str, port: int, policy: Policy, settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises InputError where folder or address cannot be had."""
+    web, durable, http = (import_module(name) for name in ("aiohttp.web", "streams.durable", "streams.http"))
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    engine = durable.DurableEngine(data, policy, settings)
+    runner = web.AppRunner(http.application(engine, settings), access_log=None, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        await listen(web.TCPSite(runner, host, port), f"{host}:{port}")
+        address = "http://{}:{}".format(*runner.addresses[0][:2])
+        click.echo(address)
+        log.info("listening on %s, data in %s", address, data)
+        working, ending = asyncio.create_task(live(engine, policy)), asyncio.create_task(ended.wait())
+        await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        await runner.cleanup()  # it answers who has asked
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working  # or raise what it ended of
+    finally:
+        await runner.cleanup()
+        engine.stop()
+
+
+async def listen(site: Any, address: str) -> None:
+    """Take connections. Raises InputError where the address is not to be had."""
+    try:
+        await site.start()
+    except OSError as error:
+        raise InputError(f"cannot listen on {address}: {error.strerror or error}") from error
+
+
+async def live(engine: Any, policy: Policy) -> None:
+    """Answer, until cancelled: what is compiled first need not be waited for later."""
+    await asyncio.to_thread(import_module("streams.embedded").warm_up, policy)
+    log.info("reading what the topics hold")
+    await engine.run()

@@ -1,0 +1,54 @@
+"""What an engine is to those who ask it, and how it says no."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import ItemUpdate, Reaction, Request
+
+
+class UnavailableError(Exception):
+    """The engine cannot answer now; the message says why. Nothing of what was asked is half done."""
+
+
+class BusyError(Exception):
+    """More is waiting than is allowed."""
+
+
+class ConflictError(InputError):
+    """The request id has another decision already."""
+
+
+class Erased(Struct, frozen=True):
+    """A user that is forgotten: all before `erased_ms` of the log. Raw logs hold it until `logs_lapse_ms`."""
+
+    user: str
+    erased_ms: int
+    logs_lapse_ms: int
+
+
+class Engine(Protocol):
+    """Every method may raise UnavailableError or BusyError, and InputError for what the policy refuses."""
+
+    trouble: str | None  # why it cannot answer now
+
+    async def ask(self, request: Request) -> Decision:
+        """The decision of a request; the same one if it has one already. Raises ConflictError."""
+
+    async def report(self, reactions: Sequence[Reaction]) -> None:
+        """Take reactions, all or none; they are safe when this returns."""
+
+    async def put(self, items: Sequence[ItemUpdate]) -> None:
+        """Take what is known of items, all or none; they are safe when this returns."""
+
+    async def find(self, user: str, request_id: str) -> Decision | None:
+        """A decision that still takes reactions; None where there is none."""
+
+    async def erase(self, user: str) -> Erased:
+        """Forget a user."""
+
+    def gauges(self) -> dict[str, float]:
+        """What an operator watches, by name."""

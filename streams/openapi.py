@@ -1,0 +1,219 @@
+"""What goes over HTTP: the types of bodies and answers, and the OpenAPI document that is made of them."""
+
+from inspect import cleandoc
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from engine.events import ID_LENGTH_MAX, Acted, ItemUpdate, Organic, Seen
+from engine.explanation import Explanation
+
+ID = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH_MAX}
+
+
+class FeedRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Somebody wants a feed: a request without what the log adds to it."""
+
+    request_id: str
+    user: str
+    slots: int
+    candidates: dict[str, list[str]] = {}
+    context: dict[str, str] = {}
+    continues: str | None = None
+    ts_ms: int | None = None
+
+
+class Slot(Struct, frozen=True):
+    """One slot; 0 is the first of this page. `rule` says what gave it to its pool."""
+
+    slot: int
+    item: str
+    pool: str
+    rule: str
+
+
+class Feed(Struct, frozen=True):
+    """A feed, or a page of one: `feed` is the request of its first page, `start` how many slots earlier pages hold.
+
+    Times are the log's, in milliseconds since the epoch.
+    """
+
+    request_id: str
+    user: str
+    feed: str
+    start: int
+    at_ms: int
+    policy_version: str
+    population_version: int
+    explored: bool
+    slots: list[Slot]
+
+
+class Accepted(Struct, frozen=True):
+    """How many were taken: all of them."""
+
+    accepted: int
+
+
+class Forgotten(Struct, frozen=True):
+    """A user that is forgotten; `logs_lapse` is the date by which raw logs have lapsed too."""
+
+    user: str
+    erased_ms: int
+    logs_lapse_ms: int
+    logs_lapse: str
+
+
+class Health(Struct, frozen=True):
+    """How it is, and why it is not well."""
+
+    status: str
+    reason: str | None
+
+
+class Refused(Struct, frozen=True):
+    """Why not, in one sentence."""
+
+    error: str
+
+
+Reported = Seen | Acted | Organic | list[Seen | Acted | Organic]
+
+WHY = {
+    400: "The body cannot be read",
+    401: "Without the API key",
+    404: "There is none",
+    409: "The request id belongs to another decision",
+    413: "Too much",
+    415: "Not JSON",
+    422: "The policy refuses it",
+    429: "Too many at a time",
+    503: "The engine cannot answer now",
+}
+
+
+def document(*, keyed: bool) -> dict[str, Any]:
+    """The OpenAPI document; `keyed` says whether a key is asked for."""
+    types = (FeedRequest, Feed, Reported, Accepted, ItemUpdate, Explanation, Forgotten, Health, Refused)
+    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    for schema in components.values():
+        schema["description"] = cleandoc(schema.get("description", ""))
+    one_or_more = {"oneOf": [_one_of("Seen", "Acted", "Organic"), _list(_one_of("Seen", "Acted", "Organic"))]}
+    items = {"oneOf": [_ref("ItemUpdate"), _list(_ref("ItemUpdate"))]}
+    user = {"name": "user", "required": True, "schema": ID}
+    paths = {
+        "/v1/feeds": {
+            "post": _operation(
+                "ask",
+                "Ask for a feed; again with the same user and id, it is the same feed.",
+                "Feed",
+                [400, 409, 413, 415, 422, 429, 503],
+                body=_ref("FeedRequest"),
+            )
+        },
+        "/v1/feeds/{request_id}/explanation": {
+            "get": _operation(
+                "explain",
+                "Why each slot holds what it holds.",
+                "Explanation",
+                [400, 404, 429, 503],
+                parameters=[
+                    {"name": "request_id", "in": "path", "required": True, "schema": ID},
+                    {**user, "in": "query"},
+                ],
+            )
+        },
+        "/v1/feedback": {
+            "post": _operation(
+                "report",
+                "Report what a user saw or did: one reaction, or a list of them, all or none.",
+                "Accepted",
+                [400, 413, 415, 422, 429, 503],
+                body=one_or_more,
+            )
+        },
+        "/v1/items": {
+            "post": _operation(
+                "put",
+                "Say what is known of items: one, or a list of them, all or none.",
+                "Accepted",
+                [400, 413, 415, 429, 503],
+                body=items,
+            )
+        },
+        "/v1/users/{user}": {
+            "delete": _operation(
+                "erase",
+                "Forget a user.",
+                "Forgotten",
+                [400, 404, 429, 503],
+                parameters=[{**user, "in": "path"}],
+            )
+        },
+        "/health/live": {"get": _operation("live", "Whether the process answers.", "Health", [429])},
+        "/health/ready": {"get": _operation("ready", "Whether the engine answers.", "Health", [429, 503])},
+        "/metrics": {"get": _operation("metrics", "For Prometheus.", None, [429])},
+        "/openapi.json": {"get": _operation("openapi", "This document.", {"type": "object"}, [429])},
+    }
+    whole: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "Feedloom", "version": "1"},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+    if keyed:
+        whole["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations in paths.items():
+            for operation in operations.values():
+                if not path.startswith("/health"):
+                    operation["security"] = [{"key": []}]
+                    operation["responses"]["401"] = _answer(401)
+    return whole
+
+
+def _operation(
+    name: str,
+    summary: str,
+    answer: str | dict[str, Any] | None,
+    refusals: list[int],
+    *,
+    body: dict[str, Any] | None = None,
+    parameters: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    schema = _ref(answer) if isinstance(answer, str) else answer
+    content = (
+        {"text/plain": {"schema": {"type": "string"}}}
+        if schema is None
+        else {"application/json": {"schema": schema}}
+    )
+    operation: dict[str, Any] = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": "Done", "content": content}}
+        | {
+            str(status): _answer(status, "Health" if name == "ready" and status == 503 else "Refused")
+            for status in refusals
+        },
+    }
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    if parameters:
+        operation["parameters"] = parameters
+    return operation
+
+
+def _answer(status: int, schema: str = "Refused") -> dict[str, Any]:
+    return {"description": WHY[status], "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(of: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": of}
+
+
+def _one_of(*names: str) -> dict[str, Any]:
+    return {"anyOf": [_ref(name) for name in names]}
