@@ -1,16 +1,19 @@
 """Faust's own Kafka client, as the worker uses it: a producer, members of the group, readers of whole topics."""
 
+import asyncio
+import time
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer as Consumer
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka import ConsumerRebalanceListener as Rebalanced
 from aiokafka import TopicPartition as Place
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.partitioner import murmur2
 
 from streams.partition import Message, Record
@@ -21,9 +24,13 @@ __all__ = [
     "Consumer",
     "ConsumerRecord",
     "KafkaError",
+    "LostError",
+    "Part",
     "Place",
     "Producer",
     "Rebalanced",
+    "TransactionalProducer",
+    "committed_reader",
     "group_member",
     "partition_of",
     "place_of",
@@ -35,6 +42,10 @@ __all__ = [
 LARGEST_BYTES = 32 << 20  # of one record: sums and population versions are whole
 CHUNK = 500  # records that a reader of a range hands over at a time
 POLL_MS = 200
+BATCH_BYTES = 900_000  # of a transaction's records that are sent together; topics take 1 MiB
+STOP_SECONDS = 0.8  # for a producer to send what is left
+TRANSACTION_MS_MAX = 300_000  # an open transaction of an owner that is gone, and has no follower, ends by itself
+SILENT_SECONDS_MAX = 30.0  # for records that the broker says are there
 
 
 class Producer:
@@ -69,6 +80,75 @@ class Producer:
             headers=list(message.headers),
         )
         return sent
+
+
+class LostError(KafkaError):  # type: ignore[misc]  # it has no type hints
+    """Somebody else writes under this transactional id now, or its broker knows nothing of us any more."""
+
+
+class Part(NamedTuple):
+    """A record of a transaction."""
+
+    key: bytes
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class TransactionalProducer:
+    """Writes records in transactions, as the only one of its transactional id."""
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        """Connect with `start`."""
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=settings.bootstrap,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_MS_MAX,
+            max_batch_size=BATCH_BYTES,
+            **client_options(settings),
+        )
+
+    async def start(self) -> None:
+        """Connect; what another process of this id has begun is aborted, and it cannot write any more."""
+        await self._producer.start()
+
+    async def write(self, place: Place, records: Iterable[Part], sent: Callable[[], None] = lambda: None) -> None:
+        """Write all of them in one transaction. `sent` is called when all are acknowledged and none is committed.
+
+        Raises LostError when we may not write any more, and another KafkaError for what can be tried again.
+        """
+        try:
+            await self._producer.begin_transaction()
+            await self._send(place, records)
+            sent()
+            await self._producer.commit_transaction()
+        except ProducerFenced as error:
+            raise LostError(f"{place} has another owner") from error
+        except KafkaError as error:
+            try:
+                await self._producer.abort_transaction()
+            except (KafkaError, AssertionError) as second:  # asserted: there is none that could be aborted
+                raise LostError(f"transactions of {place} cannot go on: {error!r}") from second
+            raise
+
+    async def _send(self, place: Place, records: Iterable[Part]) -> None:
+        on_their_way: set[Future[Any]] = set()
+        batch = self._producer.create_batch()
+        for key, value, headers in records:
+            record = {"timestamp": None, "key": key, "value": value, "headers": list(headers)}
+            if batch.append(**record) is None:
+                on_their_way.add(await self._producer.send_batch(batch, place.topic, partition=place.partition))
+                batch = self._producer.create_batch()
+                batch.append(**record)
+        on_their_way.add(await self._producer.send_batch(batch, place.topic, partition=place.partition))
+        await asyncio.gather(*on_their_way)
+
+    async def stop(self) -> None:
+        """Disconnect; a transaction that is open stays so until somebody starts under this id."""
+        try:
+            await asyncio.wait_for(self._producer.stop(), STOP_SECONDS)
+        except (TimeoutError, KafkaError):
+            with suppress(KafkaError):
+                await self._producer.client.close()
 
 
 def group_member(settings: Settings, listener: Rebalanced, topics: Sequence[str]) -> Consumer:
@@ -125,6 +205,42 @@ async def _refilled(consumer: Consumer, heads: dict[Place, deque[ConsumerRecord]
         if not heads[place]:
             del heads[place]
     return bool(heads)
+
+
+class CommittedReader:
+    """What stands in one partition of a topic, and of transactions only what is committed."""
+
+    def __init__(self, consumer: Consumer, place: Place, begin: int, end: int) -> None:
+        """From its first offset to before `end`."""
+        self.begin, self.end = begin, end
+        self._consumer = consumer
+        self._place = place
+
+    async def read(self, begin: int, end: int) -> AsyncIterator[list[ConsumerRecord]]:
+        """The records from one offset to before another. Raises KafkaError if they do not come."""
+        self._consumer.seek(self._place, begin)
+        come, silent_since = begin, time.monotonic()
+        while (position := await self._consumer.position(self._place)) < end:
+            if position > come:
+                come, silent_since = position, time.monotonic()
+            elif time.monotonic() > silent_since + SILENT_SECONDS_MAX:
+                raise KafkaError(f"{self._place} ends at {end}, and its records do not come")
+            fetched = await self._consumer.getmany(self._place, timeout_ms=POLL_MS, max_records=CHUNK)
+            if records := [record for record in fetched.get(self._place, ()) if record.offset < end]:
+                yield records
+
+
+@asynccontextmanager
+async def committed_reader(settings: Settings, place: Place) -> AsyncIterator[CommittedReader]:
+    """A reader of one partition for as long as the block lasts, which is of everything up to now."""
+    consumer = _consumer(settings, isolation_level="read_committed")
+    await consumer.start()
+    try:
+        consumer.assign([place])
+        begin, end = await consumer.beginning_offsets([place]), await consumer.end_offsets([place])
+        yield CommittedReader(consumer, place, begin[place], end[place])
+    finally:
+        await consumer.stop()
 
 
 def place_of(record: ConsumerRecord) -> Place:

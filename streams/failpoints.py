@@ -4,7 +4,16 @@ import os
 import signal
 from typing import Literal
 
-FailPoint = Literal["before-acknowledgement", "after-acknowledgement", "inside-batch", "after-batch"]
+FailPoint = Literal[
+    "before-acknowledgement",
+    "after-acknowledgement",
+    "inside-batch",
+    "after-batch",
+    "before-checkpoint",
+    "inside-checkpoint",
+    "after-checkpoint",
+    "inside-restore",
+]
 
 _name, _, _passes = os.environ.get("FEEDLOOM_FAILPOINT", "").partition(":")
 _left = int(_passes or 1)

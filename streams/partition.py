@@ -46,7 +46,7 @@ class Record(NamedTuple):
 class Message(NamedTuple):
     """A record on its way to a topic; `partition` is None where the key decides."""
 
-    topic: Literal["feeds", "sums", "feedback", "population", "metrics", "propensities", "dead-letters"]
+    topic: Literal["feeds", "sums", "feedback", "population", "alerts", "metrics", "propensities", "dead-letters"]
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
@@ -186,6 +186,10 @@ class Partition:
     def sent(self, feeds_offset: int) -> None:
         """The decisions of this micro-batch stand in `feeds` up to before this offset."""
         self.position.feeds = max(self.position.feeds, feeds_offset)
+
+    def pass_over(self, topic: Input, first: int) -> None:
+        """Go on at this offset of a topic, or where we are if that is later: what was before it is gone."""
+        setattr(self.position, topic, max(getattr(self.position, topic), first))
 
     def commit(self) -> None:
         """Keep the micro-batch: users, due decisions, lessons and offsets in one write."""

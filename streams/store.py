@@ -2,16 +2,19 @@
 
 What a micro-batch changes goes into one write batch: all of it is there after a crash, or none. A user's open
 decisions have records of their own: most reactions change one of them and nothing else.
+
+A store that is `copied` remembers, in the same batches, which keys a checkpoint has to copy.
 """
 
-import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
-from rocksdict import Options, Rdict, WriteBatch
+from rocksdict import WriteBatch
 
 from engine.errors import InputError
 from engine.state import (
@@ -27,15 +30,15 @@ from engine.state import (
     UserWeights,
     Waiting,
 )
+from streams.checkpoint_notes import LINEAGE, NOTE, OWN, CheckpointNotes
 from streams.failpoints import passing
+from streams.store_folder import StoreError, opened, typed_errors
 
-OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a store
-RETRY_SECONDS = 0.1
-WRITE_BUFFER_BYTES = 16 << 20
-WAL_BYTES_MAX = 64 << 20
 USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p4"  # what a key begins with
 # Of stores whose users are laid out otherwise: another key each time that changes.
 OTHER_POSITIONS = (b"p", b"p2", b"p3")
+TOPIC_IDS = b"t"
+PIECE = b"+"  # of a value that is too long for a record of a checkpoint
 
 
 class Position(Struct, array_like=True):
@@ -96,6 +99,7 @@ _users = msgspec.msgpack.Decoder(_UserRecord)
 _rows = msgspec.msgpack.Decoder(LedgerRow)
 _lessons = msgspec.msgpack.Decoder(list[tuple[int, Lesson]])
 _positions = msgspec.msgpack.Decoder(Position)
+_topic_ids = msgspec.msgpack.Decoder(dict[str, str])
 
 
 def _number(value: int) -> bytes:
@@ -107,34 +111,80 @@ def _open_key(user: str, request_id: str) -> bytes:
     return OPEN + _number(len(name)) + name + request_id.encode()
 
 
+def piece_key(key: bytes, number: int) -> bytes:
+    """Where a piece of a long value stands in a checkpoint."""
+    return PIECE + _number(number) + key
+
+
+def _lesson_key(number: int) -> bytes:
+    return LESSON + _number(number)
+
+
 def _due_key(until_ms: int, user: str) -> bytes:
     return DUE + _number(until_ms) + user.encode()
 
 
-class PartitionStore:
-    """One partition's store; a second process cannot open it."""
+def read_position(data: bytes) -> Position:
+    """A position as it stands in a store or in a checkpoint."""
+    return _positions.decode(data)
 
-    def __init__(self, folder: Path) -> None:
-        """Open or create it. Raises InputError if it stays locked, or cannot be read."""
+
+class PartitionStore:
+    """One partition's store, which a second process cannot open. All of it raises StoreError where it is no use."""
+
+    def __init__(self, folder: Path, *, copied: bool = False) -> None:
+        """Open or create it; one that is `copied` has notes. Raises InputError if it stays locked."""
+        self.folder = folder
+        self._store = opened(folder)
+        self._notes: CheckpointNotes | None = None
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot keep state in {folder.parent}: {error.strerror}") from error
-        self._store = _opened(folder)
+            self._lesson_numbers = [int.from_bytes(key, "big") for key, _ in self._range(LESSON)]
+            if copied:
+                new = all(self._get(key) is None for key in (LINEAGE, POSITION))
+                self._notes = CheckpointNotes(self._store, folder, self._range(NOTE), new=new)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def notes(self) -> CheckpointNotes:
+        """What a checkpoint has to copy, of a store that is opened as `copied`."""
+        assert self._notes is not None
+        return self._notes
 
     def position(self) -> Position | None:
         """How far it has come; None if it is new. Raises InputError for a store of another version."""
-        if any(self._store.get(other) is not None for other in OTHER_POSITIONS):
+        if any(self._get(other) is not None for other in OTHER_POSITIONS):
             raise InputError(
                 "the state was written by another version of Feedloom: remove the folder, and it comes back from "
                 "feeds and feedback"
             )
-        data = self._store.get(POSITION)
-        return None if data is None else _positions.decode(data)
+        data = self.raw_position()
+        return None if data is None else read_position(data)
+
+    def raw_position(self) -> bytes | None:
+        """The position as it is stored."""
+        return self._get(POSITION)
+
+    def topic_ids(self) -> dict[str, str]:
+        """Kafka's ids of the topics that it is made of, by short name; empty where that is not known."""
+        data = self._get(TOPIC_IDS)
+        return {} if data is None else _topic_ids.decode(data)
+
+    def keep_topic_ids(self, ids: dict[str, str]) -> None:
+        """Remember the topics that it is made of."""
+        batch = _Batch()
+        batch.put(TOPIC_IDS, _encoder.encode(ids))
+        self._write(batch)
+
+    def _get(self, key: bytes) -> bytes | None:
+        with typed_errors(self.folder):
+            data: bytes | None = self._store.get(key)
+        return data
 
     def user(self, user: str) -> UserState | None:
         """A user's state."""
-        data = self._store.get(USER + user.encode())
+        data = self._get(USER + user.encode())
         return None if data is None else self._whole(user, data)
 
     def users(self) -> Iterator[tuple[str, UserState]]:
@@ -148,7 +198,7 @@ class PartitionStore:
         record = _users.decode(data)
         return UserState(
             closed=record.closed,
-            ledger={name: _rows.decode(self._store.get(_open_key(user, name))) for name in record.open},
+            ledger={name: _rows.decode(self._get(_open_key(user, name)) or b"") for name in record.open},
             history=record.history,
             waiting=record.waiting,
             served=record.served,
@@ -164,23 +214,32 @@ class PartitionStore:
 
     def sums(self) -> bytes | None:
         """The sums as they were last stored."""
-        data: bytes | None = self._store.get(SUMS)
-        return data
+        return self._get(SUMS)
 
     def lessons(self) -> Iterator[tuple[int, Lesson]]:
         """(log time, lesson) of what the stored sums do not hold yet, in order."""
         for _, data in self._range(LESSON):
             yield from _lessons.decode(data)
 
+    def everything(self) -> Iterator[tuple[bytes, bytes]]:
+        """All raw keys and values that a checkpoint copies."""
+        return ((key, data) for key, data in self._range(b"") if not key.startswith(OWN))
+
     def _range(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        for key, data in self._store.items(from_key=prefix):
-            if not key.startswith(prefix):
-                return
-            yield key[len(prefix) :], data
+        with typed_errors(self.folder):
+            cursor = self._store.iter()
+            cursor.seek(prefix)
+            while cursor.valid():
+                key = cursor.key()
+                if not key.startswith(prefix):
+                    return
+                yield key[len(prefix) :], cursor.value()
+                cursor.next()
+            cursor.status()  # at damage it ends as it does behind the last key
 
     def write(self, changes: Changes) -> None:
         """Write all of it, in one batch."""
-        batch = WriteBatch(raw_mode=True)
+        batch = _Batch()
         for changed in changes.users:
             _put_user(batch, *changed)
         for until_ms, user in changes.due:
@@ -189,20 +248,74 @@ class PartitionStore:
         for until_ms, user in changes.no_longer_due:
             batch.delete(_due_key(until_ms, user))
         position = changes.position
+        numbers = self._lesson_numbers
         if changes.sums is not None:
             batch.put(SUMS, changes.sums)
-            batch.delete_range(LESSON, LESSON + _number(position.lessons_from))
+            old = bisect_left(numbers, position.lessons_from)
+            batch.delete_range(LESSON, _lesson_key(position.lessons_from), map(_lesson_key, numbers[:old]))
+            del numbers[:old]
         if changes.lessons:
-            batch.put(LESSON + _number(position.lessons_to - 1), _encoder.encode(changes.lessons))
+            numbers.append(position.lessons_to - 1)
+            batch.put(_lesson_key(numbers[-1]), _encoder.encode(changes.lessons))
         batch.put(POSITION, _encoder.encode(position))
-        self._store.write(batch)
+        self._write(batch)
+
+    def _write(self, batch: "_Batch") -> None:
+        """Write a batch, and with it the note of what it changes; without notes, that there are none."""
+        if self._notes is None:
+            batch.raw.delete(LINEAGE)
+        else:
+            self._notes.note(batch.raw, batch.changed)
+        with typed_errors(self.folder):
+            self._store.write(batch.raw)
+        if self._notes is not None:
+            self._notes.noted(batch.changed)
+
+    def fill(self, records: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Put raw keys of a checkpoint into a store that is being made; None takes a key out."""
+        batch = WriteBatch(raw_mode=True)
+        for key, data in records:
+            if data is None:
+                batch.delete(key)
+            else:
+                batch.put(key, data)
+        with typed_errors(self.folder):
+            self._store.write(batch)
+
+    def join(self, key: bytes, pieces: int) -> None:
+        """Put a value together again that came in so many pieces, the first one under its own key."""
+        rest = [piece_key(key, number) for number in range(1, pieces)]
+        whole = b"".join(self._get(place) or b"" for place in (key, *rest))
+        self.fill([(key, whole), *((place, None) for place in rest)])
 
     def close(self) -> None:
         """Let go of it."""
-        self._store.close()
+        with suppress(StoreError), typed_errors(self.folder):  # what cannot be put in order is folded again
+            self._store.close()
 
 
-def _put_user(batch: Any, user: str, old: UserState, new: UserState) -> None:
+class _Batch:
+    """A write batch, and the raw keys that it changes."""
+
+    def __init__(self) -> None:
+        self.raw = WriteBatch(raw_mode=True)
+        self.changed: dict[bytes, bytes | None] = {}
+
+    def put(self, key: bytes, data: bytes) -> None:
+        self.raw.put(key, data)
+        self.changed[key] = data
+
+    def delete(self, key: bytes) -> None:
+        self.raw.delete(key)
+        self.changed[key] = None
+
+    def delete_range(self, begin: bytes, end: bytes, keys: Iterable[bytes]) -> None:
+        """`keys` are those that there are in the range."""
+        self.raw.delete_range(begin, end)
+        self.changed |= dict.fromkeys(keys)
+
+
+def _put_user(batch: _Batch, user: str, old: UserState, new: UserState) -> None:
     """Put what differs. States are values: what is the same object has not changed."""
     for request_id, row in new.ledger.items():
         if old.ledger.get(request_id) is not row:
@@ -222,23 +335,3 @@ def _put_user(batch: Any, user: str, old: UserState, new: UserState) -> None:
         ids = tuple(new.ledger)
         record = (new.closed, new.history, new.waiting, new.served, new.taught, new.cursor, new.weights, ids)
         batch.put(USER + user.encode(), _encoder.encode(record))
-
-
-def _opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
-    options = Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_max_total_wal_size(WAL_BYTES_MAX)
-    options.set_keep_log_file_num(2)
-    end = time.monotonic() + OPEN_SECONDS_MAX
-    while True:
-        try:
-            return Rdict(str(folder), options)
-        except Exception as error:
-            if "lock" not in str(error).lower():
-                raise InputError(f"cannot open the store {folder}: {error}") from error
-            if time.monotonic() > end:
-                raise InputError(
-                    f"another process has the store {folder}: give every worker a folder of its own"
-                ) from error
-            time.sleep(RETRY_SECONDS)

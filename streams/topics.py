@@ -4,7 +4,7 @@ This module and streams/tools.py are the only ones that know kafka-python.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Literal, NamedTuple
 
@@ -67,7 +67,7 @@ TOPICS = (
     TopicSpec("population", "version", "the fitter", "compact", value_bytes_max=32 * MEBIBYTE),
     TopicSpec("erased", "user", "the operator", "compact"),
     TopicSpec("sums", "partition", "the worker", "compact", split=True, value_bytes_max=32 * MEBIBYTE),
-    TopicSpec("checkpoints", "user", "the worker", "compact", split=True),
+    TopicSpec("checkpoints", "place in a store", "the worker", "compact", split=True),
     TopicSpec("alerts", "name", "the worker", "delete"),
     TopicSpec("metrics", "name", "the worker", "delete"),
     # Room for the largest record of another topic, and for the headers that say where it came from.
@@ -177,6 +177,18 @@ def partition_count(settings: Settings, name: str) -> int:
     if not there:
         raise InputError(f"topic {settings.topic(name)} is missing: `feedloom topics create` makes it")
     return len(there[settings.topic(name)])
+
+
+def topic_ids(settings: Settings, names: Sequence[str]) -> dict[str, str]:
+    """Kafka's own ids of topics, by short name: a topic that is made anew has another one.
+
+    A topic that is missing has none, nor has any with brokers from before Kafka 2.8.
+    """
+    full = {settings.topic(name): name for name in names}
+    with connection(KafkaAdminClient, settings, request_timeout_ms=REQUEST_MS_MAX) as client:
+        described = client.describe_topics(list(full))
+    found = {full[topic["name"]]: topic.get("topic_id") for topic in described if topic["name"] in full}
+    return {name: str(number) for name, number in found.items() if number and set(str(number)) - set("0-")}
 
 
 def _partitions_there(client: Any, names: list[str]) -> dict[str, list[dict[str, Any]]]:

@@ -262,7 +262,7 @@ def test_state_of_another_number_of_partitions_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_store_that_another_owner_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.store.OPEN_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("streams.store_folder.OPEN_SECONDS_MAX", 0.2)
     store = PartitionStore(tmp_path / "store")
     with pytest.raises(InputError, match="another process has the store"):
         PartitionStore(tmp_path / "store")
