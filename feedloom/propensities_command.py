@@ -12,6 +12,7 @@ from engine.errors import InputError
 from engine.propensity_record import PropensityRecord, propensity_record
 from feedloom.progress import progress_bar
 from feedloom.worker_command import LEVELS, run_hosted
+from streams.permissions import PROPENSITIES
 from streams.recording import Entry, Line, add_topic, read_topic, recorded_policy
 
 
@@ -55,7 +56,7 @@ def propensities_command(
     if records is None:
         if as_json:
             raise InputError("--json prints the summary of a recording: give --records, or leave --json out")
-        run_hosted("streams.propensity_job", given, log_level or "INFO")
+        run_hosted("streams.propensity_job", PROPENSITIES, given, log_level or "INFO")
         return
     if log_level or any(given.values()):
         raise InputError("--records needs no Kafka: leave out --bootstrap, --topic-prefix, --group and --log-level")

@@ -6,8 +6,8 @@ from importlib import import_module
 
 import click
 
+from streams.permissions import WORKER, Needs, ready
 from streams.settings import PREFIX, read_settings
-from streams.topics import check
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FLAGS = ("bootstrap", "topic_prefix", "group", "state_folder", "policy")  # settings that have a flag of their own
@@ -27,15 +27,15 @@ def worker(log_level: str, **given: str | None) -> None:
 
     What is not given comes from FEEDLOOM_* variables and settings.toml. SIGTERM ends it after the current turn.
     """
-    run_hosted("streams.worker", given, log_level)
+    run_hosted("streams.worker", WORKER, given, log_level)
 
 
-def run_hosted(module: str, given: Mapping[str, str | None], log_level: str) -> None:
+def run_hosted(module: str, needs: Needs, given: Mapping[str, str | None], log_level: str) -> None:
     """Run the app of a module until it is told to end; what is given goes before all other settings."""
     for name in FLAGS:
         if given.get(name) is not None:
             os.environ[PREFIX + name.upper()] = str(given[name])
-    check(read_settings())  # before anything is started: what is wrong is one sentence
+    ready(read_settings(), needs)  # before anything is started: what is wrong is one sentence
     faust = import_module("faust")
     hosted = import_module(module)  # it reads the settings when it is imported
     hosting = import_module("streams.hosting")

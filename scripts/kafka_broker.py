@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 POM = Path(__file__).resolve().parent / "kafka-pom.xml"
 VERSION = re.findall(r"<kafka.version>(.*)</kafka.version>", POM.read_text())[0]
@@ -85,22 +86,58 @@ def free_ports(number: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+class Login(NamedTuple):
+    """A listener that wants TLS and a user, beside the open one, and Kafka's authorizer over both."""
+
+    keystore: Path  # PKCS12, of a certificate for 127.0.0.1
+    keystore_password: str
+    users: Mapping[str, str]  # password by name; what each may do, ACLs say
+    superuser: str
+
+    def lines(self) -> list[str]:
+        """What a broker's properties have more. Its own connections stay open, and may do everything."""
+        known = " ".join(f'user_{name}="{password}"' for name, password in self.users.items())
+        modules = "org.apache.kafka.common.security"
+        return [
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
+            f"listener.name.sasl_ssl.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required {known};",
+            *(
+                f"listener.name.sasl_ssl.{hashed}.sasl.jaas.config={modules}.scram.ScramLoginModule required;"
+                for hashed in ("scram-sha-256", "scram-sha-512")
+            ),
+            f"ssl.keystore.location={self.keystore}",
+            f"ssl.keystore.password={self.keystore_password}",
+            "ssl.keystore.type=PKCS12",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            f"super.users=User:{self.superuser};User:ANONYMOUS",
+        ]
+
+
 class Broker:
     """One broker process, which can be stopped, killed and started again over the same data."""
 
-    def __init__(self, number: int, folder: Path, ports: Sequence[tuple[int, int]], options: Sequence[str]) -> None:
-        """Format its storage; `ports` are (client, controller) of every broker of the cluster."""
+    def __init__(
+        self,
+        number: int,
+        folder: Path,
+        ports: Sequence[tuple[int, int, int]],
+        options: Sequence[str],
+        login: Login | None = None,
+    ) -> None:
+        """Format its storage; `ports` are (client, controller, client with a login) of every broker."""
         self._folder = folder / f"broker-{number}"
         self._folder.mkdir()
-        self.address = f"127.0.0.1:{ports[number - 1][0]}"
+        own = [f"127.0.0.1:{port}" for port in ports[number - 1]]
+        self.address, self.login_address = own[0], own[2]
         self._process: subprocess.Popen[bytes] | None = None
-        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, (_, port) in enumerate(ports, 1))
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, (_, port, _) in enumerate(ports, 1))
         copies, topics = len(ports), ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
         lines = [
             "process.roles=broker,controller",
             f"node.id={number}",
             f"controller.quorum.voters={voters}",
-            f"listeners=PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{ports[number - 1][1]}",
+            f"listeners=PLAINTEXT://{own[0]},CONTROLLER://{own[1]}" + (f",SASL_SSL://{own[2]}" if login else ""),
             "controller.listener.names=CONTROLLER",
             f"log.dirs={self._folder / 'data'}",
             *(f"{topic}.replication.factor={copies}" for topic in topics),
@@ -110,6 +147,7 @@ class Broker:
             "group.initial.rebalance.delay.ms=0",
             "group.min.session.timeout.ms=500",  # so that tests need not wait long for a member that was killed
             "auto.create.topics.enable=false",
+            *(login.lines() if login else ()),
             *options,
         ]
         self._properties = self._folder / "server.properties"
@@ -173,10 +211,11 @@ class Cluster:
         """`brokers` is empty for a cluster that we did not start."""
         self.bootstrap = bootstrap
         self.brokers = brokers
+        self.login_bootstrap = ",".join(broker.login_address for broker in brokers)  # where a login is wanted
 
 
 @contextmanager
-def cluster(brokers: int = 1, options: Sequence[str] = ()) -> Iterator[Cluster]:
+def cluster(brokers: int = 1, options: Sequence[str] = (), login: Login | None = None) -> Iterator[Cluster]:
     """A cluster of its own in a temporary folder, or the one that KAFKA_BOOTSTRAP names."""
     if there := os.environ.get("KAFKA_BOOTSTRAP"):
         yield Cluster(there)
@@ -185,9 +224,9 @@ def cluster(brokers: int = 1, options: Sequence[str] = ()) -> Iterator[Cluster]:
         raise BrokerError(reason)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="feedloom-kafka-")))
-        ports = free_ports(2 * brokers)
-        pairs = list(zip(ports[::2], ports[1::2], strict=True))
-        started = [Broker(number, folder, pairs, options) for number in range(1, brokers + 1)]
+        ports = free_ports(3 * brokers)
+        of_each = list(zip(ports[::3], ports[1::3], ports[2::3], strict=True))
+        started = [Broker(number, folder, of_each, options, login) for number in range(1, brokers + 1)]
         for broker in started:
             stack.callback(broker.kill)  # its data goes with it
             broker.start()

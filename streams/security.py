@@ -3,24 +3,18 @@
 aiokafka, kafka-python and Faust take the same options, so nobody else reads the settings of this.
 """
 
-import socket
+import re
 import ssl
 from typing import Any
 
 from engine.errors import InputError
 from streams.settings import Settings
 
-PROBE_SECONDS_MAX = 3.0  # for one look at a broker that does not answer
 PAGE = "docs/security.md"
 # Kafka's numbers of errors, which all clients use.
 TOPIC_REFUSED, GROUP_REFUSED, CLUSTER_REFUSED, TRANSACTION_REFUSED = 29, 30, 31, 53
 NO_SUCH_MECHANISM, LOGIN_REFUSED = 33, 58
-KINDS = {
-    TOPIC_REFUSED: "topic",
-    GROUP_REFUSED: "group",
-    CLUSTER_REFUSED: "cluster",
-    TRANSACTION_REFUSED: "transactional id",
-}
+KINDS = {TOPIC_REFUSED: "topic", GROUP_REFUSED: "group", TRANSACTION_REFUSED: "transactional id"}
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def user_of(settings: Settings) -> str:
 
 def refused(settings: Settings, error: Exception) -> InputError:
     """What a client's error means for whoever runs it; what it is about is named, and no secret is."""
-    place, number = f"Kafka at {settings.bootstrap}", getattr(error, "errno", None)
+    place, number = f"Kafka at {settings.bootstrap}", number_of(error)
     if number == LOGIN_REFUSED:
         return InputError(
             f"{place} refused the login of {user_of(settings)} with {settings.sasl_mechanism}: "
@@ -73,6 +67,8 @@ def refused(settings: Settings, error: Exception) -> InputError:
         )
     if number == NO_SUCH_MECHANISM:
         return InputError(f"{place} does not take {settings.sasl_mechanism}: choose another sasl_mechanism")
+    if number == CLUSTER_REFUSED:  # what a producer is told that may write to no topic at all
+        return InputError(f"{place} lets {user_of(settings)} write nothing: grant it the ACLs of {PAGE}")
     if number in KINDS:
         about = _named(error.args[0] if error.args else "")
         return InputError(
@@ -83,40 +79,15 @@ def refused(settings: Settings, error: Exception) -> InputError:
     return InputError(f"{place} refused ({type(error).__name__}): {reason}")
 
 
+def number_of(error: Exception) -> int | None:
+    """Kafka's number of an error, which is in its text where a client wraps it; None if it has none."""
+    number = getattr(error, "errno", None)
+    found = re.search(r"\[Error (\d+)\]", str(error))
+    return int(number) if number else int(found[1]) if found else None
+
+
 def _named(about: object) -> str:
     """The names in an error: one, or some of a set."""
     if isinstance(about, set | frozenset | list | tuple):
         return ", ".join(sorted(map(str, about))[:3])
     return str(about)
-
-
-def unanswered(settings: Settings) -> InputError:
-    """What a broker that was not heard of means: nobody is there, or TLS or the protocol is not what it speaks."""
-    place = f"Kafka at {settings.bootstrap}"
-    for address in settings.bootstrap.split(","):
-        host, _, port = address.strip().rpartition(":")
-        try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS_MAX) as connection:
-                if problem := _tls_problem(settings, connection, host):
-                    return InputError(f"{place} and this client do not agree on TLS: {problem} (see {PAGE})")
-            return InputError(
-                f"{place} takes connections and does not answer over {settings.security_protocol}: set "
-                f"security_protocol to what this listener speaks (see {PAGE}), or look at the broker's log"
-            )
-        except (OSError, ValueError):
-            continue
-    return InputError(f"{place} does not answer: start it, or name another with --bootstrap or FEEDLOOM_BOOTSTRAP")
-
-
-def _tls_problem(settings: Settings, connection: socket.socket, host: str) -> str | None:
-    """Why a handshake fails, in OpenSSL's words; None if it does not."""
-    context = tls_context(settings)
-    if context is None:
-        return None
-    try:
-        context.wrap_socket(connection, server_hostname=host).close()
-    except ssl.SSLCertVerificationError as error:
-        return f"{error.verify_message}; is ssl_cafile of those who signed the broker's certificate?"
-    except OSError as error:
-        return f"{getattr(error, 'reason', None) or error}"
-    return None

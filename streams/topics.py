@@ -14,7 +14,8 @@ from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, fo
 from msgspec import Struct
 
 from engine.errors import InputError
-from streams.security import client_options, refused, unanswered
+from streams.login import refuse_bad_login, unanswered
+from streams.security import client_options, refused
 from streams.settings import Settings
 
 ANSWER_SECONDS_MAX = 5  # for brokers to be found; an operator looks at the screen meanwhile
@@ -112,8 +113,11 @@ def connection(client: Callable[..., Any], settings: Settings, **options: object
     found |= client_options(settings)
     try:
         try:
+            refuse_bad_login(settings)
             opened = client(**found, **options)
-        except ValueError as error:  # kafka-python's, of a port that is no number
+        except InputError:
+            raise
+        except ValueError as error:  # of a port that is no number
             raise InputError(f"{settings.bootstrap} is no address of a broker: give host:port") from error
         with closing(opened):
             yield opened

@@ -21,9 +21,9 @@ from streams.embedded import warm_up
 from streams.facts import FactsReader
 from streams.hosting import ServicesApp, addresses, quiet_clients, refuse
 from streams.partitions import Partitions
+from streams.permissions import WORKER, ready
 from streams.policy_file import read_policy
 from streams.settings import read_settings
-from streams.topics import check
 
 # States are values without cycles, and many: looking for cycles in them is a fifth of the time of a reaction.
 gc.set_threshold(50_000, 20, 100)
@@ -89,7 +89,7 @@ class PartitionsService(Hosted):
     async def on_start(self) -> None:
         """Be ready to answer, then join the group."""
         try:
-            number = await asyncio.to_thread(check, settings)
+            number = await asyncio.to_thread(ready, settings, WORKER)
         except InputError as error:
             refuse(error)
             return
