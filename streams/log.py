@@ -13,11 +13,12 @@ go back inside a log.
 
 import mmap
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from struct import Struct as Layout
+from threading import Lock
 from typing import NamedTuple
 from zlib import crc32
 
@@ -28,7 +29,7 @@ HEAD = Layout(">4sII")  # magic, bytes of the rest, checksum of the rest
 ABOUT = Layout(">QQq")  # first and last offset, log time
 INDEX_BYTES = 16 << 10  # at least, between two entries of the index
 READ_BYTES = 1 << 20  # about so much is handed over at a time
-SUFFIX, CUT, PARTIAL = ".log", ".cut", ".partial"
+SUFFIX, CUT, PARTIAL, COMPACTED = ".log", ".cut", ".partial", ".compacted"
 
 
 class LogRecord(NamedTuple):
@@ -90,9 +91,12 @@ class PartitionLog:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._dirty = self._broken = False
+        self._syncing = Lock()  # a thread may sync a segment while another one is begun
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"*{PARTIAL}"):
             left.unlink()
+        for whole in folder.glob(f"*{COMPACTED}"):
+            _put_in_place(whole)
         self._segments = [_Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
         if self._segments:
             self._open_last()
@@ -135,9 +139,8 @@ class PartitionLog:
 
     def sync(self) -> None:
         """Return when all that was appended is on the disk itself. After an OSError nobody knows what is there."""
-        if self._dirty:
-            self._dirty = False
-            os.fsync(self._file)
+        with self._syncing:
+            self._sync()
 
     def advance(self, end: int) -> None:
         """Give what comes next no offset before `end`."""
@@ -163,10 +166,12 @@ class PartitionLog:
         """An offset before which everything is older than this time, and not much before what is not."""
         found = self.begin
         for segment in self._segments:
-            before = [entry.first for entry in segment.index(self.damages) if entry.at_ms < at_ms]
-            if not before:
+            index = segment.index(self.damages)
+            before = bisect_left(index, at_ms, key=lambda entry: entry.at_ms)
+            if before:
+                found = index[before - 1].first
+            if before < len(index):
                 break
-            found = before[-1]
         return found
 
     def lapse(self, before_ms: int) -> int:
@@ -186,27 +191,23 @@ class PartitionLog:
         kept = sorted((one for one in latest.values() if one.value is not None), key=lambda one: one.offset)
         self._begin_segment()  # what comes next goes behind what is kept
         old, last = self._segments[:-1], self._segments[-1]
-        partial = self._folder / f"compacted{PARTIAL}"
+        if not old:
+            return
+        partial = self._folder / f"kept{PARTIAL}"
         with partial.open("wb") as file:
             for record in kept:
                 row = Unwritten(record.key, record.value, record.headers)
                 file.write(_batch_bytes([(record.offset, row)], record.at_ms))
             file.flush()
             os.fsync(file.fileno())
-        if not old:
-            partial.unlink()
-            return
-        partial.replace(old[0].path)  # from here on the others hold nothing that is not in it, or out of date
-        for segment in reversed(old[1:]):
-            segment.path.unlink()
-        self._segments = [_Segment(old[0].path), last]
-        _sync_folder(self._folder)
+        # It says in its name which segments it is instead of. From here on that is finished, whatever happens.
+        self._segments = [_Segment(_put_in_place(partial.replace(last.path.with_suffix(COMPACTED)))), last]
 
     def verify(self) -> list[Damage]:
         """Read all of it; what is damaged."""
         found: list[Damage] = []
         for segment in self._segments:
-            for _ in segment.read(0, found):
+            for _ in segment.read(0, found, set()):
                 pass
         return found
 
@@ -221,29 +222,39 @@ class PartitionLog:
         last = self._segments[-1]
         self.end, self._size = last.base, last.path.stat().st_size
         for batch, _ in last.read(0, self.damages):
-            self.end, self.last_ms = batch.last + 1, batch.at_ms
+            self.end = batch.last + 1
         if self.damages and self.damages[-1].position + self.damages[-1].size == self._size:
             damage = self.damages[-1] = self.damages[-1]._replace(cut=True)
             cut = last.path.with_suffix(f".{damage.position}{CUT}")
             cut.write_bytes(last.path.read_bytes()[damage.position :])
             self._size = damage.position
             os.truncate(last.path, self._size)
-        if len(self._segments) > 1:
-            self.last_ms = max(self.last_ms, self._segments[-2].last_ms(self.damages))
+            last.known.discard(damage.position)
+        for segment in reversed(self._segments):  # the last ones may hold nothing
+            if segment.index(self.damages):
+                self.last_ms = segment.last_ms(self.damages)
+                break
         self._file = os.open(last.path, os.O_WRONLY | os.O_APPEND)
 
     def _begin_segment(self) -> None:
         """Begin a segment at the end, unless the last one holds nothing and begins there."""
-        if self._segments:
-            if self._segments[-1].base == self.end:
-                return
-            self.sync()
-            os.close(self._file)
+        if self._segments and self._segments[-1].base == self.end:
+            return
         path = self._folder / f"{self.end:020}{SUFFIX}"
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
-        self._size = 0
+        with self._syncing:
+            if self._segments:
+                self._sync()
+            file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o644)
+            if self._segments:  # not before there is another: where none can be had, the log goes on in this one
+                os.close(self._file)
+            self._file, self._size = file, 0
         self._segments.append(_Segment(path, index=[]))
         _sync_folder(self._folder)
+
+    def _sync(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            os.fsync(self._file)
 
 
 class _Segment:
@@ -252,6 +263,7 @@ class _Segment:
     def __init__(self, path: Path, index: list[_Batch] | None = None) -> None:
         self.path = path
         self.base = int(path.stem)
+        self.known: set[int] = set()  # positions of damage that was named
         self._index = index  # not None: of all batches that are there
         self._last: _Batch | None = None
 
@@ -274,12 +286,14 @@ class _Segment:
         _note(self._index, batch)
         self._last = batch
 
-    def read(self, offset: int, damages: list[Damage]) -> Iterator[tuple[_Batch, list[_Row]]]:
-        """The whole batches that hold this offset or a later one; damage is named the first time it is met."""
+    def read(
+        self, offset: int, damages: list[Damage], known: set[int] | None = None
+    ) -> Iterator[tuple[_Batch, list[_Row]]]:
+        """The whole batches that hold this offset or a later one; damage is named unless it is `known`."""
         position, new = 0, list[_Batch]()
         if self._index and (place := bisect_right(self._index, offset, key=lambda batch: batch.first)):
             position = self._index[place - 1].position
-        for batch, rows in _batches(self.path, position, damages):
+        for batch, rows in _batches(self.path, position, damages, self.known if known is None else known):
             if self._index is None:
                 _note(new, batch)
                 self._last = batch
@@ -295,7 +309,7 @@ def _note(index: list[_Batch], batch: _Batch) -> None:
         index.append(batch)
 
 
-def _batches(path: Path, position: int, damages: list[Damage]) -> Iterator[tuple[_Batch, bytes]]:
+def _batches(path: Path, position: int, damages: list[Damage], known: set[int]) -> Iterator[tuple[_Batch, bytes]]:
     """The whole batches of a file from a position on, with the bytes of their records; names what is not whole."""
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -309,7 +323,8 @@ def _batches(path: Path, position: int, damages: list[Damage]) -> Iterator[tuple
                     begin = position
                     batch = _next_batch(data, position)
                     end = size if batch is None else batch.position
-                    if all((known.path, known.position) != (path, begin) for known in damages):
+                    if begin not in known:
+                        known.add(begin)
                         damages.append(Damage(path, begin, end - begin, after, cut=False))
                     if batch is None:
                         return
@@ -353,6 +368,20 @@ def _write(file: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(file, view) :]
+
+
+def _put_in_place(whole: Path) -> Path:
+    """Let what compaction kept replace all segments before the one that it is named after; where it is then.
+
+    After a kill it is done again from the beginning: the oldest of them is there until the end.
+    """
+    _sync_folder(whole.parent)
+    oldest, *others = sorted(path for path in whole.parent.glob(f"*{SUFFIX}") if path.stem < whole.stem)
+    for path in others:
+        path.unlink()
+    whole.replace(oldest)
+    _sync_folder(whole.parent)
+    return oldest
 
 
 def _sync_folder(folder: Path) -> None:
