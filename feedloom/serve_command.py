@@ -47,9 +47,7 @@ def serve_command(data: Path, host: str, port: int, policy: Path | None, log_lev
     path = policy or settings.policy
     chosen = read_policy(path) if path else Policy()
     logging.basicConfig(level=log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
-    # As in the worker: states have no cycles to look for, and a fit in a thread gives way to requests.
-    gc.set_threshold(50_000, 20, 100)
-    sys.setswitchinterval(0.0005)
+    unhurried()
     asyncio.run(serve(data, host, port, chosen, replace(settings, policy=path)))
 
 
@@ -59,6 +57,16 @@ def is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def unhurried() -> None:
+    """Let nothing stand in the way of a request for long.
+
+    States are values without cycles, and looking for cycles among all of them takes a tenth of a second: what is
+    young is looked at as always, all of it hardly ever. A fit in a thread gives way to requests.
+    """
+    gc.set_threshold(50_000, 20, 1_000)
+    sys.setswitchinterval(0.0005)
 
 
 async def serve(data: Path, host: str, port: int, policy: Policy, settings: Settings) -> None:

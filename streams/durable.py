@@ -22,8 +22,7 @@ from engine.events import ItemUpdate, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
 from streams.asking import BusyError, UnavailableError
-from streams.fitter import fitted
-from streams.local_partitions import LocalPartitions
+from streams.local_partitions import Fit, LocalPartitions
 from streams.local_topics import LocalTopics, wall_ms
 from streams.settings import Settings
 
@@ -56,7 +55,7 @@ class DurableEngine:
         self._reports: deque[_Waiting[Sequence[Reaction], None]] = deque()
         self._puts: deque[_Waiting[Sequence[ItemUpdate], None]] = deque()
         self._wake = asyncio.Event()
-        self._fitting: Task[bytes] | None = None
+        self._fitting: Task[Fit | None] | None = None
         self._kept_at = self._ticked_at = self._tidied_at = time.monotonic()
 
     # What clients ask.
@@ -202,21 +201,19 @@ class DurableEngine:
         if now >= self._ticked_at + TICK_SECONDS:
             self._ticked_at = now
             self.partitions.tick()
+            self._fit()
         if now >= self._tidied_at + TIDY_SECONDS:
             self._tidied_at = now
             self.topics.tidy(self.topics.now_ms() - self._settings.retention_ms)
-        self._fit()
 
     def _fit(self) -> None:
-        """Publish the version that was fitted, or begin to fit the one that is due, beside everything else."""
+        """Serve from the version that was fitted, or look for one that is due, beside everything else."""
         if self._fitting is None:
-            due = self.partitions.fits.due(self.partitions.facts.population.version)
-            if due is not None:
-                self._fitted_of = due
-                self._fitting = asyncio.create_task(asyncio.to_thread(fitted, due[0], self._policy, due[1]))
+            self._fitting = asyncio.create_task(asyncio.to_thread(self.partitions.due_fit))
         elif self._fitting.done():
-            value, self._fitting = self._fitting.result(), None
-            self.partitions.publish(*self._fitted_of, value)
+            fit, self._fitting = self._fitting.result(), None
+            if fit is not None:
+                self.partitions.publish(fit)
 
     async def _sync_now_and_then(self) -> None:
         """Put the logs on the disk itself, by `fsync = "interval"`."""

@@ -9,6 +9,7 @@ and `recover` begins anew from what is on the disk.
 import logging
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,8 +18,9 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Reaction, Request, Tick
 from engine.facts import Facts
+from engine.item_table import ItemTable
 from engine.policy import Policy
-from engine.population import Sums, fit
+from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.state import UserState
 from engine.sums_record import SumsRecord
@@ -26,7 +28,7 @@ from streams.asking import ConflictError
 from streams.codec import decode, encode
 from streams.facts import take_items
 from streams.failpoints import passing
-from streams.fitter import Fits
+from streams.fitter import Fits, fitted
 from streams.local_recovery import Owned, take_over
 from streams.local_topics import LocalTopics
 from streams.log import LogRecord, Unwritten
@@ -41,6 +43,16 @@ FIND_BYTES = 64 << 10  # of `feeds`, read at a time when a decision is looked fo
 Identity = tuple[str, str]  # user, request id
 
 
+class Fit(NamedTuple):
+    """A population version, and what it was fitted of."""
+
+    records: list[SumsRecord]
+    version: int
+    value: bytes
+    population: Population
+    items: ItemTable
+
+
 class LocalPartitions:
     """The partitions of one folder, and the facts that they share."""
 
@@ -48,7 +60,8 @@ class LocalPartitions:
         """Over these topics; `recover` reads them."""
         self.topics = topics
         self.facts = Facts(policy, fit(Sums(), policy))
-        self.fits = Fits(topics.partitions)
+        self._fits = Fits(topics.partitions)
+        self._new_sums: list[bytes] = []
         self._policy = policy
         self._settings = settings
         self._catalogue = CatalogueWriter()
@@ -86,14 +99,23 @@ class LocalPartitions:
         for chunk in self.topics.log("items").read():
             take_items(self._catalogue, chunk)
         self.facts = Facts(self._policy, fit(Sums(), self._policy), self._catalogue.version())
-        for chunk in self.topics.log("population").read():
-            for record in chunk:
-                self._switch(record.value or b"")
-        self.fits = Fits(self.topics.partitions)
-        for number in range(self.topics.partitions):
-            newest = [record for chunk in self.topics.log("sums", number).read() for record in chunk][-1:]
-            for record in newest:
-                self._take_sums(record.value or b"")
+        for record in self._newest("population", 0):
+            population = self._readable(record.value or b"")
+            if population is not None:
+                self.facts = Facts(self._policy, population, self.facts.catalogue)
+        self._fits = Fits(self.topics.partitions)
+        self._new_sums = [
+            record.value or b""
+            for number in range(self.topics.partitions)
+            for record in self._newest("sums", number)
+        ]
+
+    def _newest(self, topic: str, number: int) -> list[LogRecord]:
+        """The latest record of a partition, if it has one."""
+        newest: list[LogRecord] = []
+        for chunk in self.topics.log(topic, number).read():
+            newest = chunk[-1:]
+        return newest
 
     # Turning.
 
@@ -190,27 +212,41 @@ class LocalPartitions:
 
     # The population.
 
-    def publish(self, records: list[SumsRecord], version: int, population: bytes) -> None:
-        """Append a population version that was fitted of these sums; the next request sees it."""
-        self.topics.append("population", 0, [Unwritten(str(version).encode(), population)], self.topics.now_ms())
-        self.fits.done(records, version)
-        self._switch(population)
+    def due_fit(self) -> Fit | None:
+        """The population version that is due, fitted and ready to be served from; None where none is.
 
-    def _switch(self, value: bytes) -> None:
-        """Serve from a population version, if it can be used and is newer."""
+        It takes long, and may run in a thread beside everything but another call of itself.
+        """
+        values, self._new_sums = self._new_sums, []
+        for value in values:
+            try:
+                self._fits.take(msgspec.json.decode(value, type=SumsRecord))
+            except msgspec.DecodeError as error:
+                log.error("sums that cannot be read are left out: %s", error)
+        due = self._fits.due(self.facts.population.version)
+        if due is None:
+            return None
+        value = fitted(due[0], self._policy, due[1])
+        population = self._readable(value)
+        if population is None:
+            return None
+        facts = Facts(self._policy, population, self.facts.catalogue, known=self.facts.items)
+        return Fit(*due, value, population, facts.items)
+
+    def publish(self, fit: Fit) -> None:
+        """Append a population version; the next request sees it."""
+        row = Unwritten(str(fit.version).encode(), fit.value)
+        self.topics.append("population", 0, [row], self.topics.now_ms())
+        self._fits.done(fit.records, fit.version)
+        self.facts = Facts(self._policy, fit.population, self.facts.catalogue, known=fit.items)
+
+    def _readable(self, value: bytes) -> Population | None:
+        """A population version as it is published, or None where it is of no use now."""
         try:
-            record = msgspec.json.decode(value, type=PopulationRecord)
-            if record.version > self.facts.population.version:
-                population = population_of(record, self._policy)
-                self.facts = Facts(self._policy, population, self.facts.catalogue, known=self.facts.items)
+            return population_of(msgspec.json.decode(value, type=PopulationRecord), self._policy)
         except (msgspec.DecodeError, InputError) as error:
             log.error("a population version is not used: %s", error)
-
-    def _take_sums(self, value: bytes) -> None:
-        try:
-            self.fits.take(msgspec.json.decode(value, type=SumsRecord))
-        except msgspec.DecodeError as error:
-            log.error("sums that cannot be read are left out: %s", error)
+            return None
 
     # Reading.
 
@@ -250,7 +286,7 @@ class LocalPartitions:
         for message in messages:
             batches[message.topic, message.partition or 0].append(Unwritten(*message[1:4]))
             if message.topic == "sums":
-                self._take_sums(message.value or b"")
+                self._new_sums.append(message.value or b"")
         at_ms = self.topics.now_ms()
         for (topic, number), rows in batches.items():
             self.topics.append(topic, number, rows, at_ms)
