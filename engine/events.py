@@ -126,6 +126,39 @@ class Tick(Struct, frozen=True, tag_field="kind", tag="tick", kw_only=True):
         check_schema(self.schema)
 
 
+class Erase(Struct, frozen=True, tag_field="kind", tag="erase", kw_only=True):
+    """Forget a user: all that stands before this in the log. An operator writes it, with the user as its key."""
+
+    user: str
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse an empty id."""
+        check_schema(self.schema)
+        check_ids(self.user)
+
+
+class Quarantine(Struct, frozen=True, tag_field="kind", tag="quarantine", kw_only=True):
+    """Take the reactions of a time out of what was learned: of one user, or of all in the partition it stands in.
+
+    Both ends belong to it; times are the log's, in milliseconds since the epoch.
+    """
+
+    from_ms: int
+    to_ms: int
+    user: str | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse times that no clock can show, or none at all between them."""
+        check_schema(self.schema)
+        check_ids(*([] if self.user is None else [self.user]))
+        check_time(self.from_ms)
+        check_time(self.to_ms)
+        if self.from_ms > self.to_ms:
+            raise ValueError(f"a quarantine from {self.from_ms} to {self.to_ms} holds no time")
+
+
 class ItemUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that is known of an item; a later update of the same item takes the place of this one.
 

@@ -13,7 +13,7 @@ import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Organic, Reaction, Request, Seen, Tick
+from engine.events import Acted, Erase, Organic, Quarantine, Reaction, Request, Seen, Tick
 from engine.facts import Facts
 from engine.fold import close_due, fold
 from engine.policy import Policy
@@ -22,6 +22,7 @@ from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 from streams.codec import decode, encode
+from streams.exclusions import Exclusions, forgotten
 from streams.sizes import fitting
 from streams.store import Changed, Changes, PartitionStore, Position
 
@@ -46,7 +47,9 @@ class Record(NamedTuple):
 class Message(NamedTuple):
     """A record on its way to a topic; `partition` is None where the key decides."""
 
-    topic: Literal["feeds", "sums", "feedback", "population", "alerts", "metrics", "propensities", "dead-letters"]
+    topic: Literal[
+        "feeds", "sums", "feedback", "population", "alerts", "metrics", "propensities", "dead-letters", "erased"
+    ]
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
@@ -100,6 +103,7 @@ class Partition:
         self._value_bytes_max = value_bytes_max
         self._users_cached = users_cached
         self._cache: OrderedDict[str, UserState] = OrderedDict()
+        self.exclusions = store.exclusions() or Exclusions()
         self._due = list(store.due())
         heapify(self._due)
         stored = store.sums()
@@ -116,6 +120,7 @@ class Partition:
         self._lessons: list[tuple[int, Lesson]] = []
         self._views: dict[tuple[Cell, int], tuple[float, float]] = {}
         self._new_sums: bytes | None = None
+        self._new_exclusions: Exclusions | None = None
 
     def state(self, user: str) -> UserState:
         """A user's state as of the last input, kept or not."""
@@ -161,7 +166,13 @@ class Partition:
             reaction = self._read_reaction(record)
         except InputError as error:
             return [*messages, *self.dead_letter("feedback", record, error)]
-        if reaction is not None:
+        if isinstance(reaction, Erase):
+            self.forget(reaction.user, record.at_ms)
+            fact = msgspec.json.encode({"user": reaction.user, "partition": self.number, "at_ms": record.at_ms})
+            messages.append(Message("erased", record.key, fact, partition=0))
+        elif isinstance(reaction, Quarantine):
+            self._exclude(self.exclusions.with_quarantine(record.offset, reaction))
+        elif reaction is not None and not self.exclusions.hold(reaction.user, record.at_ms):
             folded = fold(self.state(reaction.user), reaction, record.at_ms, self._policy.memory)
             self._users[reaction.user] = folded.state
             self._absorb(folded.lessons)
@@ -183,6 +194,25 @@ class Partition:
         self.position.requests = max(self.position.requests, int(asked) + 1)
         return []
 
+    def forget(self, user: str, at_ms: int) -> None:
+        """Forget a user up to this log time, what comes late of it too."""
+        if at_ms <= self.exclusions.erased.get(user, -1):
+            return
+        state = self.state(user)
+        self._users[user] = forgotten(state, at_ms)
+        window_ms = self._policy.memory.window_ms
+        self._no_longer_due += [
+            (row.at_ms + window_ms, user) for row in state.ledger.values() if row.at_ms <= at_ms
+        ]
+        self._exclude(self.exclusions.with_erased(user, at_ms))
+
+    def exclude(self, exclusions: Exclusions) -> None:
+        """Leave this out of a state that is about to be folded from the beginning."""
+        self._exclude(exclusions.all_folded())
+
+    def _exclude(self, exclusions: Exclusions) -> None:
+        self.exclusions = self._new_exclusions = exclusions
+
     def sent(self, feeds_offset: int) -> None:
         """The decisions of this micro-batch stand in `feeds` up to before this offset."""
         self.position.feeds = max(self.position.feeds, feeds_offset)
@@ -201,6 +231,7 @@ class Partition:
             lessons=self._lessons,
             sums=self._new_sums,
             position=self.position,
+            exclusions=self._new_exclusions,
         )
         self._store.write(changes)
         for user, state in self._users.items():
@@ -221,15 +252,16 @@ class Partition:
         self._check_key(record, event.user)
         return event
 
-    def _read_reaction(self, record: Record) -> Reaction | None:
-        """The reaction of a record; None for a tick."""
+    def _read_reaction(self, record: Record) -> Reaction | Erase | Quarantine | None:
+        """The reaction of a record, or what an operator wrote; None for a tick."""
         event = self._decoded(record)
         if isinstance(event, Tick):
             return None
-        if not isinstance(event, Seen | Acted | Organic):
+        if not isinstance(event, Seen | Acted | Organic | Erase | Quarantine):
             raise InputError(f"a {type(event).__name__.lower()} stands among the reactions")
-        self._check_key(record, event.user)
-        if not isinstance(event, Seen) and event.action not in self._policy.actions:
+        if event.user is not None:
+            self._check_key(record, event.user)
+        if isinstance(event, Acted | Organic) and event.action not in self._policy.actions:
             raise InputError(f'the policy does not name action {event.action!r}: add [actions."{event.action}"]')
         return event
 
@@ -247,6 +279,8 @@ class Partition:
 
     def _fold_decision(self, decision: Decision) -> None:
         user = decision.request.user
+        if decision.at_ms <= self.exclusions.erased.get(user, -1):
+            return
         folded = fold(self.state(user), decision, decision.at_ms, self._policy.memory)
         self._users[user] = folded.state
         self._absorb(folded.lessons)

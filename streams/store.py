@@ -31,13 +31,14 @@ from engine.state import (
     Waiting,
 )
 from streams.checkpoint_notes import LINEAGE, NOTE, OWN, CheckpointNotes
+from streams.exclusions import NOBODY, Exclusions
 from streams.failpoints import passing
 from streams.store_folder import StoreError, opened, typed_errors
 
 USER, OPEN, DUE, LESSON, SUMS, POSITION = b"u", b"o", b"d", b"l", b"s", b"p4"  # what a key begins with
 # Of stores whose users are laid out otherwise: another key each time that changes.
 OTHER_POSITIONS = (b"p", b"p2", b"p3")
-TOPIC_IDS = b"t"
+TOPIC_IDS, EXCLUSIONS = b"t", b"x"
 PIECE = b"+"  # of a value that is too long for a record of a checkpoint
 
 
@@ -71,7 +72,7 @@ class Changed(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What one micro-batch changes; `sums` is None where the stored sums stay."""
+    """What one micro-batch changes; `sums` and `exclusions` are None where the stored ones stay."""
 
     users: list[Changed]
     due: list[tuple[int, str]]
@@ -79,6 +80,7 @@ class Changes(NamedTuple):
     lessons: list[tuple[int, Lesson]]
     sums: bytes | None
     position: Position
+    exclusions: Exclusions | None = None
 
 
 class _UserRecord(Struct, frozen=True, array_like=True):
@@ -98,6 +100,7 @@ _encoder = msgspec.msgpack.Encoder()
 _users = msgspec.msgpack.Decoder(_UserRecord)
 _rows = msgspec.msgpack.Decoder(LedgerRow)
 _lessons = msgspec.msgpack.Decoder(list[tuple[int, Lesson]])
+_exclusions = msgspec.msgpack.Decoder(Exclusions)
 _positions = msgspec.msgpack.Decoder(Position)
 _topic_ids = msgspec.msgpack.Decoder(dict[str, str])
 
@@ -221,6 +224,11 @@ class PartitionStore:
         for _, data in self._range(LESSON):
             yield from _lessons.decode(data)
 
+    def exclusions(self) -> Exclusions | None:
+        """What the state leaves out for good."""
+        data = self._get(EXCLUSIONS)
+        return None if data is None else _exclusions.decode(data)
+
     def everything(self) -> Iterator[tuple[bytes, bytes]]:
         """All raw keys and values that a checkpoint copies."""
         return ((key, data) for key, data in self._range(b"") if not key.startswith(OWN))
@@ -257,6 +265,8 @@ class PartitionStore:
         if changes.lessons:
             numbers.append(position.lessons_to - 1)
             batch.put(_lesson_key(numbers[-1]), _encoder.encode(changes.lessons))
+        if changes.exclusions is not None:
+            batch.put(EXCLUSIONS, _encoder.encode(changes.exclusions))
         batch.put(POSITION, _encoder.encode(position))
         self._write(batch)
 
@@ -322,7 +332,9 @@ def _put_user(batch: _Batch, user: str, old: UserState, new: UserState) -> None:
             batch.put(_open_key(user, request_id), _encoder.encode(row))
     for request_id in old.ledger.keys() - new.ledger.keys():
         batch.delete(_open_key(user, request_id))
-    if (
+    if new == NOBODY:
+        batch.delete(USER + user.encode())
+    elif (
         old.history is not new.history
         or old.closed is not new.closed
         or old.waiting is not new.waiting
