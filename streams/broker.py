@@ -122,13 +122,23 @@ class TransactionalProducer:
             sent()
             await self._producer.commit_transaction()
         except ProducerFenced as error:
+            self._hear_the_end()
             raise LostError(f"{place} has another owner") from error
         except KafkaError as error:
             try:
                 await self._producer.abort_transaction()
             except (KafkaError, AssertionError) as second:  # asserted: there is none that could be aborted
+                self._hear_the_end()
                 raise LostError(f"transactions of {place} cannot go on: {error!r}") from second
             raise
+
+    def _hear_the_end(self) -> None:
+        """Ask how a transaction ended that was not even sent: else Python complains that nobody has asked."""
+        batches = self._producer._message_accumulator._batches.values()
+        ends = [batch._drain_waiter for of_place in batches for batch in of_place]
+        for end in (*ends, self._producer._txn_manager.wait_for_transaction_end()):
+            if end is not None and end.done():
+                end.exception()
 
     async def _send(self, place: Place, records: Iterable[Part]) -> None:
         on_their_way: set[Future[Any]] = set()

@@ -1,9 +1,9 @@
 """Taking over partitions and letting go of them, as the group says.
 
 A partition is taken over in a task of its own, beside the turns of those that are ours already: its store is
-brought to where its topics end, then it gets its turns. Whoever takes it over fences the owner before; an owner that
-finds itself fenced, or was asleep for longer than its session, lets go and waits until the group gives it something
-anew.
+brought to where its topics end, then it gets its turns. Whoever takes it over fences the owner before; an owner
+that finds itself fenced, or was asleep for longer than its session, lets go and waits until the group gives it
+something anew.
 """
 
 import asyncio
@@ -20,7 +20,6 @@ from streams.broker import (
     Consumer,
     ConsumerRecord,
     KafkaError,
-    LostError,
     Place,
     Producer,
     Rebalanced,
@@ -63,17 +62,17 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
     def __init__(self, settings: Settings, policy: Policy, producer: Producer, partitions: int) -> None:
         """Of topics with so many partitions."""
         self.owned: dict[int, Held] = {}
+        self.assigned: dict[int, int] = {}  # how many times the group had spoken when it gave us each
         self.turning = asyncio.Lock()
         self.consumer: Consumer = group_member(settings, self, INPUTS)
         self._settings = settings
         self._policy = policy
         self._producer = producer
         self._partitions = partitions
-        self._assigned: dict[int, int] = {}  # how many times the group had spoken when it gave us each
         self._spoken = 0
         self._recovering: dict[int, asyncio.Task[None]] = {}
         self._ids: asyncio.Task[dict[str, str]] | None = None
-        self._without_room: set[int] = set()  # partitions of which it is said
+        self._without_room: dict[int, float] = {}  # partitions of which it is said, and when to try again
         self._ending: set[asyncio.Task[None]] = set()
 
     # What the group tells us.
@@ -82,7 +81,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
         """Let go of partitions between two turns."""
         lost = {place.partition for place in revoked}
         for number in lost:
-            self._assigned.pop(number, None)
+            self.assigned.pop(number, None)
         async with self.turning:
             await self.put_away(lost & self.owned.keys())
 
@@ -92,7 +91,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
         numbers = [{at.partition for at in places if at.topic == self._settings.topic(name)} for name in INPUTS]
         assert numbers[0] == numbers[1], "requests and feedback of one partition must have one owner"
         self._spoken += 1
-        self._assigned = dict.fromkeys(numbers[0], self._spoken)
+        self.assigned = dict.fromkeys(numbers[0], self._spoken)
         # Records of a partition that is not taken over yet would make those of others wait in the client.
         self.consumer.pause(*(place for place in places if place.partition not in self.owned))
         self._ids = None
@@ -109,14 +108,16 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             if held.checkpoints.lost is not None:
                 await self.leave(f"partition {number} is another's: {held.checkpoints.lost}")
                 return
-        for number in self._assigned.keys() - self.owned.keys() - self._recovering.keys():
-            self._recovering[number] = asyncio.create_task(self._recover(number, self._assigned[number]))
+        now = time.monotonic()
+        waiting = {number for number, until in self._without_room.items() if now < until}
+        for number in self.assigned.keys() - self.owned.keys() - self._recovering.keys() - waiting:
+            self._recovering[number] = asyncio.create_task(self._recover(number, self.assigned[number]))
 
     async def _recover(self, number: int, spoken: int) -> None:
         """Take over a partition, again and again until it is done or no longer ours."""
 
         def wanted() -> bool:
-            return self._assigned.get(number) == spoken
+            return self.assigned.get(number) == spoken
 
         while wanted():
             try:
@@ -124,11 +125,8 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             except StoreDamagedError as error:
                 log.warning("partition %d is taken over anew: %s", number, error)
             except StoreFullError as error:
-                self.say_full(number, error)
-                await asyncio.sleep(ROOM_SECONDS)
-            except LostError as error:
-                log.warning("partition %d was taken over by another worker meanwhile: %s", number, error)
-                await asyncio.sleep(RETRY_SECONDS)
+                self._wait_for_room(number, error)
+                return
             except KafkaError as error:
                 log.warning("partition %d could not be taken over, trying again: %r", number, error)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -148,7 +146,9 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             await checkpoints.start()
 
             async def damaged(said: str, aside: Path) -> None:
-                told = f"partition {number} is made anew, its store is kept as {aside}: {said}"
+                told = (
+                    f"partition {number} comes back from its checkpoint, its old store is kept as {aside}: {said}"
+                )
                 await alert(self._producer, "store-damaged", told, partition=number, folder=str(aside))
 
             store, unnoted = await store_of(self._settings, number, damaged)
@@ -182,7 +182,6 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             self.consumer.resume(place)
         held.quiet_since = held.ticked = time.monotonic()
         self.owned[number] = held
-        self._without_room.discard(number)
         log.info("partition %d is taken over at %s", number, position)
 
     async def _refuse_other_topics(self, partition: Partition, store: PartitionStore) -> None:
@@ -246,6 +245,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 held.unkept = False
                 try:
                     held.partition.commit()
+                    self._without_room.pop(number, None)
                 except StoreError as error:
                     self.let_go_of_broken(number, error)
 
@@ -260,16 +260,16 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
     def let_go_of_broken(self, number: int, error: StoreError) -> None:
         """Drop a partition whose store is no use; it is taken over as after a kill."""
         if isinstance(error, StoreFullError):
-            self.say_full(number, error)
+            self._wait_for_room(number, error)
         else:
             log.warning("partition %d is let go, and taken over anew: %s", number, error)
         self.let_go([number])
 
-    def say_full(self, number: int, error: StoreError) -> None:
-        """Once for each time that room was lost."""
+    def _wait_for_room(self, number: int, error: StoreError) -> None:
+        """Say it once for each time that room is lost."""
         if number not in self._without_room:
-            self._without_room.add(number)
             log.error("partition %d is let go until there is room, and nothing of it is lost: %s", number, error)
+        self._without_room[number] = time.monotonic() + ROOM_SECONDS
 
     async def put_away(self, numbers: Iterable[int]) -> None:
         """Keep everything, make a last checkpoint, tell the broker how far we came, and close the stores."""
@@ -303,7 +303,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
         """Let go of everything and join the group anew, so that what we have next is what it gave us knowingly."""
         log.warning("%s; this worker lets go of its partitions and joins the group anew", why)
         async with self.turning:
-            self._assigned.clear()
+            self.assigned.clear()
             self.let_go(list(self.owned))
             self.consumer.subscribe([self._settings.topic(name) for name in INPUTS], listener=self)
 

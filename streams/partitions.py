@@ -89,7 +89,7 @@ class Partitions:
         """After a pause longer than a session others may own our partitions: what is at hand is ours no more."""
         paused = self._paused()
         self._looped_at = time.monotonic()
-        if self._owned and paused > self._settings.session_ms / 1000.0:
+        if self._ownership.assigned and paused > self._settings.session_ms / 1000.0:
             await self._ownership.leave(f"this worker stood still for {paused:.1f} s")
 
     def _paused(self) -> float:

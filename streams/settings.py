@@ -66,9 +66,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     session_ms: int = 10_000  # a worker that is silent for so long has left
     keep_every_ms: int = 50  # between two write batches of state; what a kill loses is folded again
     keep_busy_ms: int = 250  # the same while reactions wait: the fewer batches, the sooner they are worked off
-    checkpoint_every_ms: int = (
-        3_000  # between two copies of what has changed, in Kafka; what a lost disk folds again
-    )
+    checkpoint_every_ms: int = 3_000  # between two copies in Kafka of what has changed; a lost disk folds the rest
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; the worker's are for lag tools alone
     lags_every_ms: int = 5_000  # how often both lags of a partition are written to `metrics`
     api_key: Secret | None = None  # that HTTP clients show; None: nobody but this machine is answered

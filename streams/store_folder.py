@@ -15,7 +15,7 @@ OPEN_SECONDS_MAX = 20.0  # how long the owner before us may take to let go of a 
 RETRY_SECONDS = 0.1
 WRITE_BUFFER_BYTES = 16 << 20
 WAL_BYTES_MAX = 64 << 20
-DAMAGED = "DAMAGED"  # a file in a store's folder: damage was met while it was in use
+DAMAGED = "DAMAGED"  # a file in a store's folder, with the damage that was met while it was in use
 SET_ASIDE = "damaged"  # in the names of folders that were set aside
 SET_ASIDE_MAX = 2  # such folders of one store, the newest
 FULL = ("No space left", "File too large", "quota exceeded")  # what ENOSPC, EFBIG and EDQUOT are in words
@@ -42,7 +42,7 @@ def typed_errors(folder: Path) -> Iterator[None]:
         said = str(error)
         if "Corruption" in said:
             with suppress(OSError):  # on a full disk it is met again
-                (folder / DAMAGED).touch()
+                (folder / DAMAGED).write_text(said)
             raise StoreDamagedError(f"the store {folder} is damaged: {said}") from error
         if any(words in said for words in FULL):
             raise StoreFullError(f"the store {folder} has no room: {said}") from error
@@ -58,8 +58,8 @@ def opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot keep state in {folder.parent}: {error.strerror}") from error
-    if (folder / DAMAGED).exists():
-        raise StoreDamagedError(f"the store {folder} was found damaged when it was last in use")
+    with suppress(FileNotFoundError):
+        raise StoreDamagedError(f"the store {folder} was damaged when it was last in use: {_damage(folder)}")
     end = time.monotonic() + OPEN_SECONDS_MAX
     while True:
         try:
@@ -75,6 +75,11 @@ def opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
                     f"another process has the store {folder}: give every worker a folder of its own"
                 ) from error
             time.sleep(RETRY_SECONDS)
+
+
+def _damage(folder: Path) -> str:
+    """What was met earlier. Raises FileNotFoundError where that is nothing."""
+    return (folder / DAMAGED).read_text()
 
 
 def set_aside(folder: Path) -> Path:
