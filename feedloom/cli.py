@@ -16,6 +16,7 @@ from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.bench import FULL, QUICK, benchmark, print_benchmark, rounds_of, singles_us
 from feedloom.bench_rows import comparisons, missing_peers
+from feedloom.dead_letters_command import dead_letters
 from feedloom.doctor import examine
 from feedloom.explain import explain
 from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_items, read_log
@@ -320,7 +321,7 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, explain, propensities_command, serve_command, worker):
+for command in (*COMMANDS, dead_letters, explain, propensities_command, serve_command, worker):
     cli.add_command(command)
 
 

@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -230,14 +230,18 @@ def since_ms(duration: str) -> int | None:
 
 def print_rows(rows: list[TopicRow]) -> None:
     """A table, and below it the problems."""
-    cells = [COLUMNS, *(tuple(map(str, msgspec.structs.astuple(row)[: len(COLUMNS)])) for row in rows)]
+    print_columns([COLUMNS, *(tuple(map(str, msgspec.structs.astuple(row)[: len(COLUMNS)])) for row in rows)])
+    for of in rows:
+        if of.problem:
+            click.echo(f"{of.topic} {of.problem}")
+
+
+def print_columns(cells: Sequence[Sequence[str]]) -> None:
+    """Rows of cells, each column as wide as its widest."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
         words = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         click.echo("  ".join(words).rstrip())
-    for of in rows:
-        if of.problem:
-            click.echo(f"{of.topic} {of.problem}")
 
 
 def show_document(document: Any) -> None:

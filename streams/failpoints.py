@@ -13,6 +13,7 @@ FailPoint = Literal[
     "inside-checkpoint",
     "after-checkpoint",
     "inside-restore",
+    "before-receipts",
 ]
 
 _name, _, _passes = os.environ.get("FEEDLOOM_FAILPOINT", "").partition(":")

@@ -4,6 +4,7 @@ import time
 from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing
 from typing import IO, Any, Literal
 
 import msgspec
@@ -67,8 +68,6 @@ def send(settings: Settings, name: str, records: Iterable[Keyed]) -> dict[int, i
     Where `records` raises, what it gave before is sent and acknowledged nevertheless.
     """
     partition_count(settings, name)
-    limits = {"max_block_ms": 1000 * ANSWER_SECONDS_MAX, "request_timeout_ms": REQUEST_MS_MAX}
-    limits |= {"delivery_timeout_ms": 1000 * DELIVERY_SECONDS_MAX, "max_request_size": RECORD_BYTES_MAX + MEBIBYTE}
     sent: Counter[int] = Counter()
     pending: deque[Any] = deque()
 
@@ -76,7 +75,7 @@ def send(settings: Settings, name: str, records: Iterable[Keyed]) -> dict[int, i
         while len(pending) > kept or (pending and pending[0].is_done):
             sent[pending.popleft().get(DELIVERY_SECONDS_MAX).partition] += 1
 
-    with connection(KafkaProducer, settings, linger_ms=5, allow_auto_create_topics=False, **limits) as producer:
+    with producing(settings) as producer:
         try:
             for key, value in records:
                 pending.append(producer.send(settings.topic(name), value, None if key is None else key.encode()))
@@ -86,16 +85,29 @@ def send(settings: Settings, name: str, records: Iterable[Keyed]) -> dict[int, i
     return dict(sorted(sent.items()))
 
 
+def producing(settings: Settings) -> AbstractContextManager[Any]:
+    """A producer for as long as the block lasts, which waits for no broker and no acknowledgement for ever."""
+    limits = {"max_block_ms": 1000 * ANSWER_SECONDS_MAX, "request_timeout_ms": REQUEST_MS_MAX}
+    limits |= {"delivery_timeout_ms": 1000 * DELIVERY_SECONDS_MAX, "max_request_size": RECORD_BYTES_MAX + MEBIBYTE}
+    return connection(KafkaProducer, settings, linger_ms=5, allow_auto_create_topics=False, **limits)
+
+
 def tail(
     settings: Settings, name: str, start: Start, *, follow: bool, user: str | None = None
 ) -> Generator[Tailed, None, None]:
-    """Records from `start` on, in the order of each partition: up to what is there now, or for ever.
+    """The envelopes of `records`; `user` leaves out what is not keyed by this user."""
+    key = None if user is None else user.encode()
+    with closing(records(settings, name, start, follow=follow)) as found:
+        yield from (tailed(record) for record in found if key is None or record.key == key)
 
-    `user` leaves out what is not keyed by this user. Records of aborted transactions are not shown.
+
+def records(settings: Settings, name: str, start: Start, *, follow: bool = False) -> Generator[Any, None, None]:
+    """kafka-python's records from `start` on, in the order of each partition: up to what is there now, or for ever.
+
+    Records of aborted transactions are not among them.
     """
     topic = settings.topic(name)
     places = [TopicPartition(topic, part) for part in range(partition_count(settings, name))]
-    key = None if user is None else user.encode()
     options = {"isolation_level": "read_committed", "auto_offset_reset": "earliest"}  # old records go meanwhile
     limits = {"request_timeout_ms": REQUEST_MS_MAX, "allow_auto_create_topics": False, "enable_auto_commit": False}
     with connection(KafkaConsumer, settings, **options, **limits) as consumer:
@@ -103,9 +115,7 @@ def tail(
         consumer.assign(places)
         for place, offset in _starts(consumer, places, start, ends).items():
             consumer.seek(place, offset)
-        for record in _records(consumer, None if follow else ends):
-            if key is None or record.key == key:
-                yield tailed(record)
+        yield from _records(consumer, None if follow else ends)
 
 
 def _starts(
