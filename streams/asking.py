@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Reaction, Request
+from engine.events import ItemUpdate, Quarantine, Reaction, Request
 
 
 class UnavailableError(Exception):
@@ -49,6 +49,9 @@ class Engine(Protocol):
 
     async def erase(self, user: str) -> Erased:
         """Forget a user."""
+
+    async def quarantine(self, what: Quarantine) -> None:
+        """Leave reactions of a time out of what was learned; soon, the state is as if they had not come."""
 
     def gauges(self) -> dict[str, float]:
         """What an operator watches, by name."""

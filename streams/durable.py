@@ -18,19 +18,22 @@ from typing import Generic, NamedTuple, TypeVar
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Reaction, Request, Seen
+from engine.events import ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
-from streams.asking import BusyError, UnavailableError
-from streams.local_partitions import Fit, LocalPartitions
+from streams.asking import BusyError, Erased, UnavailableError
+from streams.local_partitions import Anew, Fit, LocalPartitions
 from streams.local_topics import LocalTopics, wall_ms
 from streams.settings import Settings
+from streams.store_folder import StoreError
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # after the disk refused something
 TICK_SECONDS = 0.5  # between two looks at whether a clock has to be moved
 TIDY_SECONDS = 60.0  # between two looks at what has lapsed
+
+FAILURES = (OSError, StoreError)  # of the disk
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -54,9 +57,11 @@ class DurableEngine:
         self._asks: deque[_Waiting[Request, Decision]] = deque()
         self._reports: deque[_Waiting[Sequence[Reaction], None]] = deque()
         self._puts: deque[_Waiting[Sequence[ItemUpdate], None]] = deque()
+        self._orders: deque[_Waiting[Callable[[], int], int]] = deque()
         self._wake = asyncio.Event()
         self._fitting: Task[Fit | None] | None = None
-        self._kept_at = self._ticked_at = self._tidied_at = time.monotonic()
+        self._undoing: Task[Anew | None] | None = None
+        self._kept_at = self._ticked_at = self._tidied_at = self._backed_up_at = time.monotonic()
 
     # What clients ask.
 
@@ -82,6 +87,15 @@ class DurableEngine:
         """Take what is known of items, all or none; the next request sees it. Raises as `ask` does."""
         await self._answered(self._puts, items)
 
+    async def erase(self, user: str) -> Erased:
+        """Forget a user: state, copies of it, and what is at hand. Raises as `ask` does."""
+        at_ms = await self._answered(self._orders, lambda: self.partitions.erase(user))
+        return Erased(user, at_ms, at_ms + self._settings.retention_ms)
+
+    async def quarantine(self, what: Quarantine) -> None:
+        """Leave reactions of a time out of what was learned, soon. Raises as `ask` does."""
+        await self._answered(self._orders, lambda: self.partitions.quarantine(what))
+
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
         if self.trouble:
@@ -101,7 +115,7 @@ class DurableEngine:
     @property
     def waiting(self) -> int:
         """How many clients wait for the next turns."""
-        return len(self._asks) + len(self._reports) + len(self._puts)
+        return len(self._asks) + len(self._reports) + len(self._puts) + len(self._orders)
 
     async def _answered(self, queue: deque[_Waiting[T, R]], given: T) -> R:
         if self.trouble:
@@ -123,21 +137,23 @@ class DurableEngine:
             await self._run()
         finally:
             syncing.cancel()
+            await self._drop_work()
 
     def stop(self) -> None:
         """When `run` has ended: keep everything, and let go of the folder."""
         self._fail("it is ending")
-        with suppress(OSError):  # it is folded again
+        with suppress(*FAILURES):  # it is folded again
             self.partitions.keep()
         self.partitions.close()
         self.topics.close()
 
     async def _recover(self) -> None:
         """Begin from what is on the disk, as soon as that can be done."""
+        await self._drop_work()
         while True:
             try:
                 await asyncio.to_thread(self.partitions.recover)
-            except OSError as error:
+            except FAILURES as error:
                 log.error("the engine cannot begin, trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -153,7 +169,7 @@ class DurableEngine:
             try:
                 await self._turn()
                 self._now_and_then()
-            except OSError as error:
+            except FAILURES as error:
                 log.error("the disk refused a turn; what it held is not acknowledged: %s", error)
                 self._fail(f"the disk refuses: {error}")
                 await self._recover()
@@ -170,7 +186,8 @@ class DurableEngine:
         while self._reports and room > 0:
             room -= len(self._reports[0].given)
             reports.append(self._reports.popleft())
-        if not (asks or puts or reports):
+        orders = [self._orders.popleft() for _ in range(len(self._orders))]
+        if not (asks or puts or reports or orders):
             return
         try:
             if puts:
@@ -178,12 +195,14 @@ class DurableEngine:
             outcomes = self.partitions.answer([ask.given for ask in asks]) if asks else []
             if reports:
                 self.partitions.react([reaction for report in reports for reaction in report.given])
+            results = [order.given() for order in orders]
             if self._settings.fsync == "always":
                 await asyncio.to_thread(self.topics.sync)
         except BaseException:
             self._asks.extendleft(reversed(asks))  # to be told with all others
             self._puts.extendleft(reversed(puts))
             self._reports.extendleft(reversed(reports))
+            self._orders.extendleft(reversed(orders))
             raise
         for ask, outcome in zip(asks, outcomes, strict=True):
             _set(ask.done, outcome)
@@ -191,6 +210,8 @@ class DurableEngine:
             _set(put.done, None)
         for report in reports:
             _set(report.done, None)
+        for order, result in zip(orders, results, strict=True):
+            _set(order.done, result)
 
     def _now_and_then(self) -> None:
         """What need not be done in every turn."""
@@ -202,9 +223,13 @@ class DurableEngine:
             self._ticked_at = now
             self.partitions.tick()
             self._fit()
+            self._undo()
         if now >= self._tidied_at + TIDY_SECONDS:
             self._tidied_at = now
             self.topics.tidy(self.topics.now_ms() - self._settings.retention_ms)
+        if now >= self._backed_up_at + self._settings.backup_every_ms / 1000.0:
+            self._backed_up_at = now
+            self.partitions.back_up()
 
     def _fit(self) -> None:
         """Serve from the version that was fitted, or look for one that is due, beside everything else."""
@@ -214,6 +239,26 @@ class DurableEngine:
             fit, self._fitting = self._fitting.result(), None
             if fit is not None:
                 self.partitions.publish(fit)
+
+    def _undo(self) -> None:
+        """Fold again what holds a quarantine, beside everything else, and go on with that when it is made."""
+        if self._undoing is None:
+            if self.partitions.unfolded:
+                self._undoing = asyncio.create_task(asyncio.to_thread(self.partitions.fold_anew))
+        elif self._undoing.done():
+            anew, self._undoing = self._undoing.result(), None
+            if anew is not None:
+                self.partitions.switch(anew)
+
+    async def _drop_work(self) -> None:
+        """Wait for what is made beside everything else, and drop it."""
+        fitting, undoing = self._fitting, self._undoing
+        self._fitting = self._undoing = None
+        for work in (fitting, undoing):
+            if work is not None:
+                await asyncio.wait({work})
+        if undoing is not None and not undoing.cancelled() and undoing.exception() is None:
+            self.partitions.drop(undoing.result())
 
     async def _sync_now_and_then(self) -> None:
         """Put the logs on the disk itself, by `fsync = "interval"`."""
@@ -230,6 +275,7 @@ class DurableEngine:
         _refuse(self._asks, trouble)
         _refuse(self._reports, trouble)
         _refuse(self._puts, trouble)
+        _refuse(self._orders, trouble)
 
 
 def _refuse(queue: deque[_Waiting[T, R]], trouble: str) -> None:

@@ -1,8 +1,8 @@
 """What a partition leaves out of its state for good: users who were erased, and reactions of a bad time.
 
-Both stand in `feedback`, behind what they leave out: so they never lapse before it does, and every fold of the topic
-meets them. An erased user is forgotten where the record is met. A quarantine cannot be taken out of sums that hold
-it already: it waits until the partition was folded again without it.
+Both stand in `feedback`, behind what they leave out: so they never lapse before it does, and every fold of the
+topic meets them. An erased user is forgotten where the record is met. A quarantine cannot be taken out of sums that
+hold it already: it waits until the partition was folded again without it.
 """
 
 from msgspec import Struct
@@ -12,6 +12,14 @@ from engine.events import Quarantine
 from engine.state import UserState
 
 NOBODY = UserState()
+
+
+class ErasedFact(Struct, frozen=True):
+    """On topic `erased`: a user, and the log time up to which it is forgotten in its partition."""
+
+    user: str
+    partition: int
+    at_ms: int
 
 
 class Quarantined(Struct, frozen=True, array_like=True):

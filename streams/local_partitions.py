@@ -16,7 +16,7 @@ import msgspec
 from engine.catalogue import CatalogueWriter
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Reaction, Request, Tick
+from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Tick
 from engine.facts import Facts
 from engine.item_table import ItemTable
 from engine.policy import Policy
@@ -25,12 +25,15 @@ from engine.population_record import PopulationRecord, population_of
 from engine.state import UserState
 from engine.sums_record import SumsRecord
 from streams.asking import ConflictError
+from streams.backups import back_up
 from streams.codec import decode, encode
+from streams.exclusions import ErasedFact
 from streams.facts import take_items
 from streams.failpoints import passing
 from streams.fitter import Fits, fitted
-from streams.local_recovery import Owned, take_over
+from streams.local_recovery import Ground, Owned, take_over
 from streams.local_topics import LocalTopics
+from streams.local_undo import fold_anew, put_in_place
 from streams.log import LogRecord, Unwritten
 from streams.partition import Message, Record, version_at
 from streams.settings import Settings
@@ -53,6 +56,13 @@ class Fit(NamedTuple):
     items: ItemTable
 
 
+class Anew(NamedTuple):
+    """A partition that was folded again without what it leaves out, or why that could not be."""
+
+    number: int
+    made: Owned | InputError
+
+
 class LocalPartitions:
     """The partitions of one folder, and the facts that they share."""
 
@@ -63,7 +73,7 @@ class LocalPartitions:
         self._fits = Fits(topics.partitions)
         self._new_sums: list[bytes] = []
         self._policy = policy
-        self._settings = settings
+        self._ground = Ground(topics, policy, settings)
         self._catalogue = CatalogueWriter()
         self._owned: list[Owned] = []
         self._unkept: set[int] = set()
@@ -76,8 +86,9 @@ class LocalPartitions:
         self.close()
         self.topics.reopen()
         self._read_facts()
+        erased = self._erased()
         for number in range(self.topics.partitions):
-            owned = take_over(self.topics, number, self._policy, self._settings, self._send)
+            owned = take_over(self._ground, number, erased.get(number, {}), self._send, self.alert)
             self._owned.append(owned)
             for chunk in self.topics.log("requests", number).read(owned.partition.position.requests):
                 self._decide(number, chunk)
@@ -109,6 +120,15 @@ class LocalPartitions:
             for number in range(self.topics.partitions)
             for record in self._newest("sums", number)
         ]
+
+    def _erased(self) -> dict[int, dict[str, int]]:
+        """Who was erased up to which log time, by partition."""
+        found: dict[int, dict[str, int]] = defaultdict(dict)
+        for chunk in self.topics.log("erased").read():
+            for record in chunk:
+                fact = msgspec.json.decode(record.value or b"", type=ErasedFact)
+                found[fact.partition][fact.user] = fact.at_ms
+        return found
 
     def _newest(self, topic: str, number: int) -> list[LogRecord]:
         """The latest record of a partition, if it has one."""
@@ -194,6 +214,64 @@ class LocalPartitions:
             messages += partition.react(Record(offset, at_ms, row.key, row.value), at_ms)
         self._send(messages)
         self._unkept.add(number)
+
+    def erase(self, user: str) -> int:
+        """Forget a user, in the state, its copies and at hand; the log time up to which it is forgotten."""
+        number, at_ms = self.topics.part_of(user), self.topics.now_ms()
+        self._fold(number, [Unwritten(user.encode(), encode(Erase(user=user)))], at_ms)
+        self.keep()
+        for identity in [identity for identity in self._recent if identity[0] == user]:
+            del self._recent[identity]
+        self._owned[number].store.scrub(user)
+        back_up(self._owned[number].store, at_ms, keep=1)
+        return at_ms
+
+    def quarantine(self, what: Quarantine) -> int:
+        """Leave reactions of a time out, once a partition is folded again without them; the log time of the order."""
+        at_ms = self.topics.now_ms()
+        key = None if what.user is None else what.user.encode()
+        numbers = range(self.topics.partitions) if what.user is None else [self.topics.part_of(what.user)]
+        for number in numbers:
+            self._fold(number, [Unwritten(key, encode(what))], at_ms)
+        self.keep()
+        return at_ms
+
+    def fold_anew(self) -> Anew | None:
+        """A partition folded again without what it leaves out; None where all are. It takes long, as `due_fit`."""
+        for number, owned in enumerate(self._owned):
+            if owned.partition.exclusions.unfolded:
+                try:
+                    return Anew(number, fold_anew(self._ground, owned))
+                except InputError as error:
+                    return Anew(number, error)
+        return None
+
+    @property
+    def unfolded(self) -> bool:
+        """Whether a state holds what it is to leave out."""
+        return any(owned.partition.exclusions.unfolded for owned in self._owned)
+
+    def drop(self, anew: Anew | None) -> None:
+        """Let go of what was folded again for nothing."""
+        if anew is not None and isinstance(anew.made, Owned):
+            anew.made.store.close()
+
+    def switch(self, anew: Anew) -> None:
+        """Go on with what was folded again; where it could not be, say so and go on with what there is."""
+        owned = self._owned[anew.number]
+        if isinstance(anew.made, InputError):
+            self.alert("quarantine-refused", str(anew.made))
+            owned.partition.exclude(owned.partition.exclusions)
+            self._unkept.add(anew.number)
+            return
+        self.keep()
+        self._owned[anew.number] = put_in_place(self._ground, owned, anew.made)
+
+    def back_up(self) -> None:
+        """Copy the stores, to begin from where the topics no longer reach back far enough."""
+        self.keep()
+        for owned in self._owned:
+            back_up(owned.store, self.topics.now_ms())
 
     def put(self, items: Sequence[ItemUpdate]) -> None:
         """Append what is known of items; the next request sees it."""

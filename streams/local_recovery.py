@@ -1,21 +1,27 @@
 """Taking over a partition of the embedded engine: its store, and what of its topics the store has not seen."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import merge
+from pathlib import Path
 from typing import NamedTuple
 
 from engine.policy import Policy
+from streams.backups import begin_from_backup
 from streams.local_topics import LocalTopics
 from streams.log import LogRecord
 from streams.partition import Message, Partition, Record
 from streams.recovery import moment_of
 from streams.settings import Settings
-from streams.store import PartitionStore
+from streams.store import PartitionStore, Position
+from streams.store_folder import StoreDamagedError, set_aside
 
 log = logging.getLogger(__name__)
 
 KEEP_RECORDS = 1000  # folded again between two write batches
+
+Send = Callable[[Iterable[Message]], None]
+Alert = Callable[[str, str], None]
 
 
 class Owned(NamedTuple):
@@ -25,28 +31,88 @@ class Owned(NamedTuple):
     store: PartitionStore
 
 
-def take_over(
-    topics: LocalTopics, number: int, policy: Policy, settings: Settings, send: Callable[[Iterable[Message]], None]
-) -> Owned:
-    """Open a partition's store, and fold what it has not seen of `feeds` and `feedback`."""
-    store = PartitionStore(topics.folder / "state" / f"partition-{number}")
+class Ground(NamedTuple):
+    """What a partition is taken over from, of one product."""
+
+    topics: LocalTopics
+    policy: Policy
+    settings: Settings
+
+    def folder(self, number: int) -> Path:
+        """Where the store of a partition is."""
+        return self.topics.folder / "state" / f"partition-{number}"
+
+    def open(self, number: int, folder: Path) -> Owned:
+        """The partition of a store. Raises StoreDamagedError, and InputError as Partition does."""
+        store = PartitionStore(folder)
+        try:
+            partition = Partition(
+                number,
+                self.policy,
+                store,
+                partitions=self.topics.partitions,
+                value_bytes_max=self.settings.value_bytes_max,
+                users_cached=self.settings.users_cached,
+            )
+        except BaseException:
+            store.close()
+            raise
+        return Owned(partition, store)
+
+
+def take_over(ground: Ground, number: int, erased: Mapping[str, int], send: Send, alert: Alert) -> Owned:
+    """Open a partition's store, forget who was erased, and fold what it has not seen of `feeds` and `feedback`.
+
+    A store that is damaged, or ahead of its topics, is set aside: the newest copy that is neither takes its place,
+    or none, and everything that the topics hold is folded again.
+    """
+    owned = _fit_store(ground, number, alert)
     try:
-        partition = Partition(
-            number,
-            policy,
-            store,
-            partitions=topics.partitions,
-            value_bytes_max=settings.value_bytes_max,
-            users_cached=settings.users_cached,
-        )
-        refold(partition, topics, send)
+        partition = owned.partition
+        for user, at_ms in erased.items():
+            partition.forget(user, at_ms)
+        for topic in ("feeds", "feedback"):
+            begin, seen = ground.topics.log(topic, number).begin, partition.position.offsets()[topic]
+            if seen < begin:
+                lapsed = f"{topic} of partition {number} begins at {begin}, and the state has seen it up to {seen}"
+                alert("records-lapsed", f"{lapsed}: what was between is lost")
+                partition.pass_over(topic, begin)
+        refold(partition, ground.topics, send)
+        # Of a request whose decision is there, the topic's end may have been cut off.
+        ground.topics.log("requests", number).advance(partition.position.requests)
     except BaseException:
-        store.close()
+        owned.store.close()
         raise
-    return Owned(partition, store)
+    return owned
 
 
-def refold(partition: Partition, topics: LocalTopics, send: Callable[[Iterable[Message]], None]) -> None:
+def _fit_store(ground: Ground, number: int, alert: Alert) -> Owned:
+    folder = ground.folder(number)
+    outdated = folder.with_name(f"{folder.name}.outdated")
+    if outdated.exists() and not folder.exists():  # a kill while another state took its place
+        outdated.rename(folder)
+
+    def fits(position: Position) -> bool:
+        ends = {topic: ground.topics.log(topic, number).end for topic in ("feeds", "feedback")}
+        return position.partitions == ground.topics.partitions and all(
+            position.offsets()[topic] <= end for topic, end in ends.items()
+        )
+
+    while True:
+        try:
+            owned = ground.open(number, folder)
+        except StoreDamagedError as error:
+            alert("damaged-store", f"{error}; it is set aside as {set_aside(folder)}")
+        else:
+            if fits(owned.partition.position):
+                return owned
+            owned.store.close()
+            there = set_aside(folder)
+            alert("store-ahead", f"partition {number} has seen more than its topics hold: set aside as {there}")
+        begin_from_backup(folder, fits)
+
+
+def refold(partition: Partition, topics: LocalTopics, send: Send) -> None:
     """Bring a partition to where `feeds` and `feedback` end, and keep it."""
     feedback = topics.log("feedback", partition.number)
     folded = 0

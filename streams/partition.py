@@ -22,7 +22,7 @@ from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 from streams.codec import decode, encode
-from streams.exclusions import Exclusions, forgotten
+from streams.exclusions import ErasedFact, Exclusions, forgotten
 from streams.sizes import fitting
 from streams.store import Changed, Changes, PartitionStore, Position
 
@@ -168,8 +168,8 @@ class Partition:
             return [*messages, *self.dead_letter("feedback", record, error)]
         if isinstance(reaction, Erase):
             self.forget(reaction.user, record.at_ms)
-            fact = msgspec.json.encode({"user": reaction.user, "partition": self.number, "at_ms": record.at_ms})
-            messages.append(Message("erased", record.key, fact, partition=0))
+            fact = ErasedFact(reaction.user, self.number, record.at_ms)
+            messages.append(Message("erased", record.key, msgspec.json.encode(fact), partition=0))
         elif isinstance(reaction, Quarantine):
             self._exclude(self.exclusions.with_quarantine(record.offset, reaction))
         elif reaction is not None and not self.exclusions.hold(reaction.user, record.at_ms):

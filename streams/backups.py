@@ -1,0 +1,61 @@
+"""Copies of a partition's store beside it, to begin from where the topics no longer reach back far enough."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from streams.store import PartitionStore, Position
+from streams.store_folder import StoreError
+
+BACKUP = "backup"  # in the names of folders: partition-0.backup-1764201600000
+BACKUPS_MAX = 3  # of one store, the newest
+
+
+def back_up(store: PartitionStore, at_ms: int, keep: int = BACKUPS_MAX) -> None:
+    """Copy a store as it is on the disk; of earlier copies only so many are kept, this one included.
+
+    Files that never change are shared with the store, so it takes milliseconds. Raises StoreError, OSError.
+    """
+    name = store.folder.name
+    there, partial = (
+        store.folder.with_name(f"{name}.{what}") for what in (f"{BACKUP}-{at_ms}", f"{BACKUP}.partial")
+    )
+    if there.exists():
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    store.copy_to(partial)
+    partial.rename(there)
+    for old in _folders(store.folder)[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def begin_from_backup(folder: Path, fits: Callable[[Position], bool], into: Path | None = None) -> bool:
+    """Put the newest copy of a store whose position `fits` in its place, or `into` another, if there is one."""
+    into = into or folder
+    for backup, position in _positions(folder):
+        if fits(position):
+            partial = into.with_name(f"{into.name}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(backup, partial)
+            partial.rename(into)
+            return True
+    return False
+
+
+def _positions(folder: Path) -> Iterator[tuple[Path, Position]]:
+    """The copies that can be read and how far each had come, the newest first."""
+    for backup in _folders(folder):
+        with suppress(StoreError):
+            store = PartitionStore(backup)
+            try:
+                position = store.position()
+            finally:
+                store.close()
+            if position is not None:
+                yield backup, position
+
+
+def _folders(folder: Path) -> list[Path]:
+    found = folder.parent.glob(f"{folder.name}.{BACKUP}-*")
+    return sorted(found, key=lambda path: -int(path.name.rpartition("-")[2]))
