@@ -21,11 +21,12 @@ from msgspec import Struct
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Request
+from engine.events import ItemUpdate, Quarantine, Request, check_ids
 from engine.explanation import RULES, explanation
 from streams.asking import BusyError, ConflictError, Engine, UnavailableError
+from streams.codec import encode
 from streams.metrics import CONTENT_TYPE, Metrics
-from streams.openapi import Accepted, Feed, FeedRequest, Forgotten, Health, Reported, Slot, document
+from streams.openapi import Accepted, Feed, FeedRequest, Forgotten, Health, Refused, Reported, Slot, document
 from streams.seldom import Seldom
 from streams.settings import Settings
 
@@ -41,6 +42,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _feed_requests = msgspec.json.Decoder(FeedRequest)
 _reported = msgspec.json.Decoder(Reported)
+_quarantines = msgspec.json.Decoder(Quarantine)
 _items = msgspec.json.Decoder(ItemUpdate | list[ItemUpdate])
 
 
@@ -61,10 +63,11 @@ def application(engine: Engine, settings: Settings) -> web.Application:
     app.add_routes(
         [
             web.post("/v1/feeds", face.ask),
-            web.get("/v1/feeds/{request_id}/explanation", face.explain),
+            web.get("/v1/feeds/{request_id:[^/]+}/explanation", face.explain),
             web.post("/v1/feedback", face.report),
             web.post("/v1/items", face.put),
-            web.delete("/v1/users/{user}", face.erase),
+            web.delete("/v1/users/{user:[^/]+}", face.erase),
+            web.post("/v1/quarantines", face.quarantine),
             web.get("/health/live", face.live),
             web.get("/health/ready", face.ready),
             web.get("/metrics", face.metrics),
@@ -97,6 +100,9 @@ class _Face:
         except web.HTTPException as error:  # aiohttp's own: no such path or method, or too long a body
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             response = _refused(request, Refusal(error.status, _said(error, self._settings), **allow))
+        except Exception:  # our fault: where it is said is all that it changes
+            log.exception("an answer failed")
+            response = _json(Refused("the answer failed, and the log of the server says why"), 500)
         self._metrics.requests.labels(route, str(response.status)).inc()
         self._metrics.seconds.labels(route).observe(time.perf_counter() - begun)
         return response
@@ -111,19 +117,23 @@ class _Face:
         if self._key and request.path not in PUBLIC and not hmac.compare_digest(given, self._key):
             raise Refusal(401, "send the API key as `Authorization: Bearer KEY`", **{"WWW-Authenticate": "Bearer"})
         # A page of another site can send a browser here, but not with this type.
-        if request.method == "POST" and request.content_type != "application/json":
+        there = request.match_info.http_exception is None
+        if there and request.method == "POST" and request.content_type != "application/json":
             raise Refusal(415, "send JSON, with `Content-Type: application/json`")
 
     async def ask(self, request: web.Request) -> web.Response:
         """POST /v1/feeds."""
         body = await request.read()
+        too_long = Refusal(413, f"a request for a feed has at most {self._settings.value_bytes_max} bytes")
         if len(body) > self._settings.value_bytes_max:
-            raise Refusal(413, f"a request for a feed has at most {self._settings.value_bytes_max} bytes")
+            raise too_long
         asked = _read(_feed_requests, body)
         try:
             event = Request(**{name: getattr(asked, name) for name in asked.__struct_fields__})
         except ValueError as error:
             raise Refusal(400, str(error)) from error
+        if len(encode(event)) > self._settings.value_bytes_max:  # the log's form of it may be a little longer
+            raise too_long
         decision = await _answer(self._engine.ask(event))
         self._metrics.answered(decision)
         return _json(feed_of(decision))
@@ -133,6 +143,7 @@ class _Face:
         user, request_id = request.query.get("user", ""), request.match_info["request_id"]
         if not user:
             raise Refusal(400, "say whose request it is: ?user=")
+        _check_ids(user, request_id)
         decision = await _answer(self._engine.find(user, request_id))
         if decision is None:
             raise Refusal(404, f"no decision that still takes reactions has request id {request_id} of this user")
@@ -155,9 +166,16 @@ class _Face:
 
     async def erase(self, request: web.Request) -> web.Response:
         """DELETE /v1/users/{user}."""
-        erased = await _answer(self._engine.erase(request.match_info["user"]))
+        user = request.match_info["user"]
+        _check_ids(user)
+        erased = await _answer(self._engine.erase(user))
         lapse = datetime.fromtimestamp(erased.logs_lapse_ms / 1000.0, UTC).isoformat(timespec="seconds")
         return _json(Forgotten(erased.user, erased.erased_ms, erased.logs_lapse_ms, lapse))
+
+    async def quarantine(self, request: web.Request) -> web.Response:
+        """POST /v1/quarantines."""
+        what = _read(_quarantines, await request.read())
+        return _json(await _answer(self._engine.quarantine(what)))
 
     async def live(self, _: web.Request) -> web.Response:
         """GET /health/live: the process answers."""
@@ -218,6 +236,13 @@ def _read(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
         raise Refusal(400, f"the body cannot be read: {error}") from error
 
 
+def _check_ids(*ids: str) -> None:
+    try:
+        check_ids(*ids)
+    except ValueError as error:
+        raise Refusal(400, str(error)) from error
+
+
 async def _answer(asked: Awaitable[T]) -> T:
     """What the engine says, or why it does not."""
     try:
@@ -230,6 +255,8 @@ async def _answer(asked: Awaitable[T]) -> T:
         raise Refusal(429, str(error), **{"Retry-After": "1"}) from error
     except UnavailableError as error:
         raise Refusal(503, str(error), **{"Retry-After": "1"}) from error
+    except OSError as error:
+        raise Refusal(503, f"the disk refuses: {error.strerror}", **{"Retry-After": "1"}) from error
 
 
 def _json(answer: Struct | dict[str, Any], status: int = 200) -> web.Response:
@@ -237,9 +264,9 @@ def _json(answer: Struct | dict[str, Any], status: int = 200) -> web.Response:
 
 
 def _refused(request: web.Request, refusal: Refusal) -> web.Response:
-    # Told apart by status, so that a flood of one kind does not hide another.
-    log.warning(f"refused with {refusal.status}: %s %s: %s", request.method, request.path, refusal)
-    response = _json({"error": str(refusal)}, refusal.status)
+    # Told apart by status, so that a flood of one kind does not hide another; and in one line, whatever is asked.
+    log.warning(f"refused with {refusal.status}: %s %s: %r", request.method, request.rel_url.raw_path, str(refusal))
+    response = _json(Refused(str(refusal)), refusal.status)
     response.headers.update(refusal.headers)
     return response
 

@@ -6,10 +6,36 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from engine.events import ID_LENGTH_MAX, Acted, ItemUpdate, Organic, Seen
+from engine.events import (
+    CONTEXT_MAX,
+    ID_LENGTH_MAX,
+    SCHEMA,
+    SLOTS_MAX,
+    TS_MS_MAX,
+    Acted,
+    ItemUpdate,
+    Organic,
+    Quarantine,
+    Seen,
+)
 from engine.explanation import Explanation
 
 ID = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH_MAX}
+# What the types of bodies check beside their shapes, by the names of fields.
+IDS = {"request_id", "user", "item", "event_id", "action", "continues", "creator"}
+CHECKED: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(IDS, ID),
+    "slots": {"minimum": 1, "maximum": SLOTS_MAX},
+    "slot": {"minimum": 0, "maximum": SLOTS_MAX - 1},
+    **{name: {"minimum": 0, "maximum": TS_MS_MAX} for name in ("ts_ms", "from_ms", "to_ms")},
+    "schema": {"const": SCHEMA},
+    "candidates": {"propertyNames": ID, "additionalProperties": {"type": "array", "items": ID}},
+    "context": {
+        "maxProperties": CONTEXT_MAX,
+        "propertyNames": ID,
+        "additionalProperties": {"type": "string", "maxLength": ID_LENGTH_MAX},
+    },
+}
 
 
 class FeedRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +106,8 @@ class Refused(Struct, frozen=True):
 
 Reported = Seen | Acted | Organic | list[Seen | Acted | Organic]
 
+BODIES = ("FeedRequest", "Seen", "Acted", "Organic", "ItemUpdate", "Quarantine")
+
 WHY = {
     400: "The body cannot be read",
     401: "Without the API key",
@@ -95,10 +123,13 @@ WHY = {
 
 def document(*, keyed: bool) -> dict[str, Any]:
     """The OpenAPI document; `keyed` says whether a key is asked for."""
-    types = (FeedRequest, Feed, Reported, Accepted, ItemUpdate, Explanation, Forgotten, Health, Refused)
+    types = (FeedRequest, Feed, Reported, Accepted, ItemUpdate, Quarantine, Explanation, Forgotten, Health, Refused)
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     for schema in components.values():
         schema["description"] = cleandoc(schema.get("description", ""))
+    for name in BODIES:
+        for field, schema in components[name]["properties"].items():
+            _either(schema).update(CHECKED.get(field, {}))
     one_or_more = {"oneOf": [_one_of("Seen", "Acted", "Organic"), _list(_one_of("Seen", "Acted", "Organic"))]}
     items = {"oneOf": [_ref("ItemUpdate"), _list(_ref("ItemUpdate"))]}
     user = {"name": "user", "required": True, "schema": ID}
@@ -147,8 +178,17 @@ def document(*, keyed: bool) -> dict[str, Any]:
                 "erase",
                 "Forget a user.",
                 "Forgotten",
-                [400, 404, 429, 503],
+                [400, 429, 503],
                 parameters=[{**user, "in": "path"}],
+            )
+        },
+        "/v1/quarantines": {
+            "post": _operation(
+                "quarantine",
+                "Take the reactions of a time, of one user or of all, out of what was learned.",
+                "Accepted",
+                [400, 413, 415, 429, 503],
+                body=_ref("Quarantine"),
             )
         },
         "/health/live": {"get": _operation("live", "Whether the process answers.", "Health", [429])},
@@ -209,6 +249,12 @@ def _answer(status: int, schema: str = "Refused") -> dict[str, Any]:
 
 def _ref(name: str) -> dict[str, Any]:
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _either(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a field is when it is not null."""
+    either: dict[str, Any] = schema.get("anyOf", [schema])[0]
+    return either
 
 
 def _list(of: dict[str, Any]) -> dict[str, Any]:
