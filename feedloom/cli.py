@@ -28,6 +28,7 @@ from feedloom.propensities_command import propensities_command
 from feedloom.report import print_table, write_report
 from feedloom.serve_command import serve_command
 from feedloom.simulation_report import print_scoreboard, write_simulation
+from feedloom.undo_commands import state, users
 from feedloom.worker_command import worker
 from simulator.backtest import backtest, policy_of_logs
 from simulator.closed_loop import ACTION
@@ -321,7 +322,7 @@ def doctor(records: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, dead_letters, explain, propensities_command, serve_command, worker):
+for command in (*COMMANDS, dead_letters, explain, propensities_command, serve_command, state, users, worker):
     cli.add_command(command)
 
 

@@ -23,11 +23,18 @@ class ConflictError(InputError):
 
 
 class Erased(Struct, frozen=True):
-    """A user that is forgotten: all before `erased_ms` of the log. Raw logs hold it until `logs_lapse_ms`."""
+    """A user that is forgotten, up to this log time. Raw logs hold it until `logs_lapse_ms`, None if for ever."""
 
     user: str
     erased_ms: int
-    logs_lapse_ms: int
+    logs_lapse_ms: int | None
+
+
+class Ordered(Struct, frozen=True):
+    """An order for so many partitions stands in their topics, at this log time in milliseconds since the epoch."""
+
+    partitions: int
+    at_ms: int
 
 
 class Engine(Protocol):
@@ -50,7 +57,7 @@ class Engine(Protocol):
     async def erase(self, user: str) -> Erased:
         """Forget a user."""
 
-    async def quarantine(self, what: Quarantine) -> None:
+    async def quarantine(self, what: Quarantine) -> Ordered:
         """Leave reactions of a time out of what was learned; soon, the state is as if they had not come."""
 
     def gauges(self) -> dict[str, float]:

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
-from streams.asking import BusyError, Erased, UnavailableError
+from streams.asking import BusyError, Erased, Ordered, UnavailableError
 from streams.local_partitions import Anew, Fit, LocalPartitions
 from streams.local_topics import LocalTopics, wall_ms
 from streams.settings import Settings
@@ -39,9 +39,57 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class _Waiting(NamedTuple, Generic[T, R]):
-    given: T
-    done: "Future[R]"
+class Lane(Generic[T, R]):
+    """Those who wait for one kind of answer, the first to come first; a turn answers some of them together."""
+
+    def __init__(
+        self,
+        answer: Callable[[list[T]], Sequence[R | InputError]],
+        most: int,
+        weight: Callable[[T], int] = lambda _: 1,
+    ) -> None:
+        """A turn takes at least one of them, and no more when those that it took weigh so much."""
+        self.waiting: deque[tuple[T, Future[R]]] = deque()
+        self._answer = answer
+        self._most = most
+        self._weight = weight
+        self._taken: list[tuple[T, Future[R]]] = []
+        self._outcomes: Sequence[R | InputError] = ()
+
+    def come(self, given: T) -> "Future[R]":
+        """One more; the future is its answer."""
+        done: Future[R] = asyncio.get_running_loop().create_future()
+        self.waiting.append((given, done))
+        return done
+
+    def turn(self) -> bool:
+        """Answer some, and tell nobody yet; whether there were any."""
+        weight = 0
+        while self.waiting and weight < self._most:
+            self._taken.append(self.waiting.popleft())
+            weight += self._weight(self._taken[-1][0])
+        if self._taken:
+            self._outcomes = self._answer([given for given, _ in self._taken])
+        return bool(self._taken)
+
+    def settle(self) -> None:
+        """Tell those who were answered, if they are still there."""
+        for (_, done), outcome in zip(self._taken, self._outcomes, strict=True):
+            if done.done():
+                continue
+            if isinstance(outcome, InputError):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+        self._taken, self._outcomes = [], ()
+
+    def refuse(self, trouble: str) -> None:
+        """Tell everybody that there is no answer."""
+        for _, done in (*self._taken, *self.waiting):
+            if not done.done():
+                done.set_exception(UnavailableError(trouble))
+        self._taken, self._outcomes = [], ()
+        self.waiting.clear()
 
 
 class DurableEngine:
@@ -54,10 +102,18 @@ class DurableEngine:
         self.trouble: str | None = "it is reading what its topics hold"  # why it does not answer
         self._policy = policy
         self._settings = settings
-        self._asks: deque[_Waiting[Request, Decision]] = deque()
-        self._reports: deque[_Waiting[Sequence[Reaction], None]] = deque()
-        self._puts: deque[_Waiting[Sequence[ItemUpdate], None]] = deque()
-        self._orders: deque[_Waiting[Callable[[], int], int]] = deque()
+        self._asks = Lane(self.partitions.answer, settings.requests_per_turn)
+        self._puts = Lane(self._put, settings.reactions_per_turn, len)
+        self._reports = Lane(self._react, settings.reactions_per_turn, len)
+        self._erasures = Lane(self._erase, 1)
+        self._quarantines = Lane(self._quarantine, 1)
+        self._lanes: Sequence[Lane[Any, Any]] = (
+            self._puts,
+            self._asks,
+            self._reports,
+            self._erasures,
+            self._quarantines,
+        )
         self._wake = asyncio.Event()
         self._fitting: Task[Fit | None] | None = None
         self._undoing: Task[Anew | None] | None = None
@@ -89,12 +145,12 @@ class DurableEngine:
 
     async def erase(self, user: str) -> Erased:
         """Forget a user: state, copies of it, and what is at hand. Raises as `ask` does."""
-        at_ms = await self._answered(self._orders, lambda: self.partitions.erase(user))
+        at_ms = await self._answered(self._erasures, user)
         return Erased(user, at_ms, at_ms + self._settings.retention_ms)
 
-    async def quarantine(self, what: Quarantine) -> None:
+    async def quarantine(self, what: Quarantine) -> Ordered:
         """Leave reactions of a time out of what was learned, soon. Raises as `ask` does."""
-        await self._answered(self._orders, lambda: self.partitions.quarantine(what))
+        return await self._answered(self._quarantines, what)
 
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
@@ -115,17 +171,32 @@ class DurableEngine:
     @property
     def waiting(self) -> int:
         """How many clients wait for the next turns."""
-        return len(self._asks) + len(self._reports) + len(self._puts) + len(self._orders)
+        return sum(len(lane.waiting) for lane in self._lanes)
 
-    async def _answered(self, queue: deque[_Waiting[T, R]], given: T) -> R:
+    async def _answered(self, lane: Lane[T, R], given: T) -> R:
         if self.trouble:
             raise UnavailableError(self.trouble)
         if self.waiting >= self._settings.http_pending_max:
             raise BusyError(f"{self.waiting} requests are waiting already")
-        done: Future[R] = asyncio.get_running_loop().create_future()
-        queue.append(_Waiting(given, done))
+        done = lane.come(given)
         self._wake.set()
         return await done
+
+    # What a turn does.
+
+    def _put(self, puts: list[Sequence[ItemUpdate]]) -> list[None]:
+        self.partitions.put([item for items in puts for item in items])
+        return [None] * len(puts)
+
+    def _react(self, reports: list[Sequence[Reaction]]) -> list[None]:
+        self.partitions.react([reaction for reactions in reports for reaction in reactions])
+        return [None] * len(reports)
+
+    def _erase(self, users: list[str]) -> list[int]:
+        return [self.partitions.erase(user) for user in users]
+
+    def _quarantine(self, orders: list[Quarantine]) -> list[Ordered]:
+        return [self.partitions.quarantine(what) for what in orders]
 
     # Living.
 
@@ -178,40 +249,12 @@ class DurableEngine:
             await asyncio.sleep(0)  # others may read and write sockets now
 
     async def _turn(self) -> None:
-        """Answer requests and fold reactions; acknowledge when all of it is where it has to be."""
-        asks = [self._asks.popleft() for _ in range(min(len(self._asks), self._settings.requests_per_turn))]
-        puts = [self._puts.popleft() for _ in range(len(self._puts))]
-        reports: list[_Waiting[Sequence[Reaction], None]] = []
-        room = self._settings.reactions_per_turn
-        while self._reports and room > 0:
-            room -= len(self._reports[0].given)
-            reports.append(self._reports.popleft())
-        orders = [self._orders.popleft() for _ in range(len(self._orders))]
-        if not (asks or puts or reports or orders):
-            return
-        try:
-            if puts:
-                self.partitions.put([item for put in puts for item in put.given])
-            outcomes = self.partitions.answer([ask.given for ask in asks]) if asks else []
-            if reports:
-                self.partitions.react([reaction for report in reports for reaction in report.given])
-            results = [order.given() for order in orders]
-            if self._settings.fsync == "always":
-                await asyncio.to_thread(self.topics.sync)
-        except BaseException:
-            self._asks.extendleft(reversed(asks))  # to be told with all others
-            self._puts.extendleft(reversed(puts))
-            self._reports.extendleft(reversed(reports))
-            self._orders.extendleft(reversed(orders))
-            raise
-        for ask, outcome in zip(asks, outcomes, strict=True):
-            _set(ask.done, outcome)
-        for put in puts:
-            _set(put.done, None)
-        for report in reports:
-            _set(report.done, None)
-        for order, result in zip(orders, results, strict=True):
-            _set(order.done, result)
+        """Answer some of those who wait; tell them when all of it is where it has to be."""
+        turned = [lane.turn() for lane in self._lanes]
+        if any(turned) and self._settings.fsync == "always":
+            await asyncio.to_thread(self.topics.sync)
+        for lane in self._lanes:
+            lane.settle()
 
     def _now_and_then(self) -> None:
         """What need not be done in every turn."""
@@ -272,24 +315,5 @@ class DurableEngine:
     def _fail(self, trouble: str) -> None:
         """Answer nobody until this is over."""
         self.trouble = trouble
-        _refuse(self._asks, trouble)
-        _refuse(self._reports, trouble)
-        _refuse(self._puts, trouble)
-        _refuse(self._orders, trouble)
-
-
-def _refuse(queue: deque[_Waiting[T, R]], trouble: str) -> None:
-    while queue:
-        done = queue.popleft().done
-        if not done.done():
-            done.set_exception(UnavailableError(trouble))
-
-
-def _set(done: "Future[R]", outcome: R | InputError) -> None:
-    """Tell a client, if it is still there."""
-    if done.done():
-        return
-    if isinstance(outcome, InputError):
-        done.set_exception(outcome)
-    else:
-        done.set_result(outcome)
+        for lane in self._lanes:
+            lane.refuse(trouble)

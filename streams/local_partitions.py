@@ -24,7 +24,7 @@ from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.state import UserState
 from engine.sums_record import SumsRecord
-from streams.asking import ConflictError
+from streams.asking import ConflictError, Ordered
 from streams.backups import back_up
 from streams.codec import decode, encode
 from streams.exclusions import ErasedFact
@@ -226,15 +226,15 @@ class LocalPartitions:
         back_up(self._owned[number].store, at_ms, keep=1)
         return at_ms
 
-    def quarantine(self, what: Quarantine) -> int:
-        """Leave reactions of a time out, once a partition is folded again without them; the log time of the order."""
+    def quarantine(self, what: Quarantine) -> Ordered:
+        """Leave reactions of a time out, as soon as what was learned is folded again without them."""
         at_ms = self.topics.now_ms()
         key = None if what.user is None else what.user.encode()
         numbers = range(self.topics.partitions) if what.user is None else [self.topics.part_of(what.user)]
         for number in numbers:
             self._fold(number, [Unwritten(key, encode(what))], at_ms)
         self.keep()
-        return at_ms
+        return Ordered(len(numbers), at_ms)
 
     def fold_anew(self) -> Anew | None:
         """A partition folded again without what it leaves out; None where all are. It takes long, as `due_fit`."""

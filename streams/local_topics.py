@@ -43,18 +43,20 @@ class LocalTopics:
     """The logs of all topics. What is appended together has one log time."""
 
     def __init__(
-        self, folder: Path, partitions: int, segment_bytes: int, wall: Callable[[], int] = wall_ms
+        self, folder: Path, partitions: int | None, segment_bytes: int, wall: Callable[[], int] = wall_ms
     ) -> None:
-        """Open or create them. Raises InputError for a folder of another process, or made with other partitions."""
+        """Open or create them; without `partitions`, with as many as there are.
+
+        Raises InputError for a folder of another process, or made with another number of partitions.
+        """
         self.folder = folder
-        self.partitions = partitions
         self._segment_bytes = segment_bytes
         self._wall = wall
         self._told: set[Damage] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder)
-            _refuse_other(folder, partitions)
+            self.partitions = _agreed(folder, partitions)
             self._open()
         except OSError as error:
             raise InputError(f"cannot keep data in {folder}: {error.strerror}") from error
@@ -141,22 +143,23 @@ def _locked(folder: Path) -> IO[bytes]:
     return lock
 
 
-def _refuse_other(folder: Path, partitions: int) -> None:
-    """Raise InputError where the folder was made for something else; say what it is for where it is new."""
+def _agreed(folder: Path, partitions: int | None) -> int:
+    """The folder's number of partitions, which it gets when it is new. Raises InputError where it has another."""
     path = folder / "about.json"
     try:
         about = msgspec.json.decode(path.read_bytes(), type=_About)
     except FileNotFoundError:
         partial = path.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.encode(_About(FORMAT, partitions)))
+        partial.write_bytes(msgspec.json.encode(_About(FORMAT, partitions or 1)))
         partial.replace(path)
-        return
+        return partitions or 1
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if about.format != FORMAT:
         raise InputError(f"{folder} is of format {about.format}, and this version of Feedloom reads {FORMAT}")
-    if about.partitions != partitions:
+    if partitions not in (None, about.partitions):
         raise InputError(
             f"{folder} was made with {about.partitions} partitions, and {partitions} are asked for: users would be "
             "on other partitions than their state"
         )
+    return about.partitions

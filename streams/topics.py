@@ -23,6 +23,7 @@ REQUEST_MS_MAX = 10_000  # for one request to a broker that was found
 MEBIBYTE = 1 << 20
 
 CLEANUP, TIME, BYTES = "cleanup.policy", "message.timestamp.type", "max.message.bytes"  # Kafka's names
+RETENTION = "retention.ms"
 UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, ALREADY_EXISTS = 3, 5, 36  # Kafka's error codes
 
 
@@ -172,6 +173,16 @@ def check(settings: Settings) -> int:
         if row.problem:
             raise InputError(f"topic {row.topic} {row.problem}")
     return rows[0].partitions
+
+
+def retention_ms(settings: Settings, names: Sequence[str]) -> int | None:
+    """How long the longest of these topics keeps what it has; None if one keeps it for ever."""
+    with connection(KafkaAdminClient, settings, request_timeout_ms=REQUEST_MS_MAX) as client:
+        topics = [settings.topic(name) for name in names]
+        asked = [ConfigResource("topic", name, {RETENTION: None}) for name in topics]
+        configs = client.describe_configs(asked, config_filter="all")["topic"]
+    kept = [int(configs[name][RETENTION]["value"]) for name in topics]
+    return None if min(kept) < 0 else max(kept)
 
 
 def partition_count(settings: Settings, name: str) -> int:

@@ -1,0 +1,131 @@
+"""An operator's orders to an engine, wherever it is: erase a user, leave the reactions of a time out.
+
+They stand in `feedback` like everything that changes state, so every fold of it obeys them.
+"""
+
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote
+from urllib.request import Request as HttpRequest
+from urllib.request import urlopen
+
+import msgspec
+
+from engine.errors import InputError
+from engine.events import Erase, Quarantine
+from engine.policy import Policy
+from streams.asking import Erased, Ordered
+from streams.codec import encode
+from streams.local_partitions import LocalPartitions
+from streams.local_topics import LocalTopics
+from streams.settings import Settings
+from streams.tools import DELIVERY_SECONDS_MAX, producing
+from streams.topics import partition_count, retention_ms
+
+ANSWER_SECONDS_MAX = 60
+RAW = ("requests", "feedback", "feeds", "propensities", "dead-letters")  # topics that hold what users did
+
+
+class KafkaTarget:
+    """The workers of a cluster: they obey when they read it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Of these topics."""
+        self._settings = settings
+
+    def erase(self, user: str) -> Erased:
+        """Returns when the order is acknowledged, and with when the topics themselves will have lapsed."""
+        ((_, at_ms),) = self._ordered(Erase(user=user), user)
+        kept_ms = retention_ms(self._settings, RAW)
+        return Erased(user, at_ms, None if kept_ms is None else at_ms + kept_ms)
+
+    def quarantine(self, what: Quarantine) -> Ordered:
+        """Returns when the order is acknowledged."""
+        placed = self._ordered(what, what.user)
+        return Ordered(len(placed), max(at_ms for _, at_ms in placed))
+
+    def _ordered(self, order: Erase | Quarantine, user: str | None) -> list[tuple[int, int]]:
+        """(partition, log time) of where it stands: in the user's partition, or in all."""
+        topic = self._settings.topic("feedback")
+        count = partition_count(self._settings, "feedback")
+        places: list[int | None] = [None] if user is not None else list(range(count))
+        key = None if user is None else user.encode()
+        with producing(self._settings) as producer:
+            sent = [producer.send(topic, encode(order), key, partition=place) for place in places]
+            done = [future.get(DELIVERY_SECONDS_MAX) for future in sent]
+        return [(where.partition, where.timestamp) for where in done]
+
+
+class ServerTarget:
+    """A `feedloom serve` that is running."""
+
+    def __init__(self, address: str, settings: Settings) -> None:
+        """At an address such as http://127.0.0.1:8080."""
+        self._address = address.rstrip("/")
+        self._key = settings.api_key
+
+    def erase(self, user: str) -> Erased:
+        """Returns when it is done."""
+        answer = self._call("DELETE", f"/v1/users/{quote(user, safe='')}")
+        return Erased(answer["user"], answer["erased_ms"], answer["logs_lapse_ms"])
+
+    def quarantine(self, what: Quarantine) -> Ordered:
+        """Returns when the order is taken; the server obeys while it goes on."""
+        answer = self._call("POST", "/v1/quarantines", encode(what))
+        return Ordered(answer["partitions"], answer["at_ms"])
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
+        if not self._address.startswith(("http://", "https://")):
+            raise InputError(f"{self._address} is no address of a server: give one such as http://127.0.0.1:8080")
+        headers = {"Content-Type": "application/json"}
+        if self._key is not None:
+            headers["Authorization"] = f"Bearer {self._key.reveal()}"
+        asked = HttpRequest(self._address + path, body, headers, method=method)  # noqa: S310  checked above
+        try:
+            with urlopen(asked, timeout=ANSWER_SECONDS_MAX) as response:  # noqa: S310
+                return msgspec.json.decode(response.read())
+        except HTTPError as error:
+            reason = error.read().decode(errors="replace")
+            raise InputError(f"{self._address} refused ({error.code}): {reason}") from error
+        except (URLError, OSError) as error:
+            raise InputError(f"{self._address} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+class FolderTarget:
+    """The data of a `feedloom serve` that is not running."""
+
+    def __init__(self, folder: Path, policy: Policy, settings: Settings) -> None:
+        """Raises InputError for a folder that holds no data, or belongs to a process."""
+        if not (folder / "about.json").exists():
+            raise InputError(f"{folder} is no data folder of `feedloom serve`")
+        self._topics = LocalTopics(folder, None, settings.segment_bytes)
+        self._partitions = LocalPartitions(self._topics, policy, settings)
+        self._kept_ms = settings.retention_ms
+
+    def erase(self, user: str) -> Erased:
+        """Returns when it is done."""
+        self._partitions.recover()
+        try:
+            at_ms = self._partitions.erase(user)
+        finally:
+            self._close()
+        return Erased(user, at_ms, at_ms + self._kept_ms)
+
+    def quarantine(self, what: Quarantine) -> Ordered:
+        """Returns when the state is without it."""
+        self._partitions.recover()
+        try:
+            ordered = self._partitions.quarantine(what)
+            while (anew := self._partitions.fold_anew()) is not None:
+                self._partitions.switch(anew)
+                if isinstance(anew.made, InputError):
+                    raise anew.made
+        finally:
+            self._close()
+        return ordered
+
+    def _close(self) -> None:
+        self._partitions.keep()
+        self._partitions.close()
+        self._topics.close()
