@@ -14,7 +14,7 @@ from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, Resourc
 from kafka.admin import ACLResourcePatternType as Pattern
 from kafka.admin import ResourceType as Kind
 from kafka.admin import UserScramCredentialUpsertion as Credential
-from kafka_product import terminate, wait_until
+from kafka_product import wait_until
 from secured_kafka import USERS, Secured, acls_of_page, admin_of, secured_cluster
 from test_cli import call
 
@@ -160,7 +160,7 @@ def process(settings: Settings, folder: Path, *command: str) -> Iterator[tuple[s
     """One of our processes with the settings of a user, and its log."""
     log = folder / f"{command[0]}-{uuid4().hex[:4]}.log"
     given = {**os.environ, **environment(settings), "FEEDLOOM_SESSION_MS": "1000"}
-    given |= {"FEEDLOOM_STATE_FOLDER": str(folder / "state"), "FEEDLOOM_OFFSETS_EVERY_MS": "100"}
+    given |= {"FEEDLOOM_STATE_FOLDER": str(folder / "state"), "FEEDLOOM_LAGS_EVERY_MS": "300"}
     with log.open("wb") as output:
         started = subprocess.Popen(
             [sys.executable, "-m", "feedloom", *command], stdout=output, stderr=output, env=given
@@ -215,15 +215,22 @@ def test_with_the_acls_of_the_page_a_request_is_answered_and_its_propensities_ar
         (feed,) = values(product, "feeds")
         assert feed["slot_items"] == ["film-7", "film-2"]
         assert values(all_of_it, "propensities")[0]["request_id"] == "r-1"
+        for running in (worker, job):
+            running.terminate()
         for running, of in ((worker, log), (job, job_log)):
-            terminate(running)
-            assert running.returncode == 0, of.read_text()[-3000:]
+            assert running.wait(20) == 0, of.read_text()[-3000:]
     for of, user in ((log, "worker"), (job_log, "job")):
         assert USERS[user] not in of.read_text()
         assert "uthorization" not in of.read_text(), of.read_text()[-3000:]
     become(monkeypatch, secured.settings("operator", prefix))
     code, out, error = call(capsys, monkeypatch, "tail", "dead-letters")
-    assert (code, error, json.loads(out)["headers"]["feedloom.topic"]) == (0, "", "feedback")
+    assert (code, error) == (0, "")
+    assert {json.loads(line)["headers"]["feedloom.topic"] for line in out.splitlines()} == {"feedback"}
+    (tmp_path / "mended.json").write_bytes(b'{"kind":"tick"}')
+    mended = ("--offset", "0:0", "--value", str(tmp_path / "mended.json"))
+    code, out, error = call(capsys, monkeypatch, "dead-letters", "resend", *mended)
+    assert (code, error) == (0, "")
+    assert "is sent: feedback 0:" in out
 
 
 @on_cluster

@@ -51,7 +51,7 @@ def test_the_pages_commands_run(
         code, out, error = call(capsys, monkeypatch, *words[3:])
         assert (command, code, error) == (command, 0, "")
         assert out
-    assert len(commands) == 4
+    assert len(commands) == 6
     there = tail(own, "feedback", "earliest", follow=False)
     assert [bytes(line.value) for line in there if isinstance(line.value, Raw)] == examples("feedback")
 
