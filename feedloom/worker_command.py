@@ -35,12 +35,12 @@ def run_hosted(module: str, needs: Needs, given: Mapping[str, str | None], log_l
     for name in FLAGS:
         if given.get(name) is not None:
             os.environ[PREFIX + name.upper()] = str(given[name])
-    ready(read_settings(), needs)  # before anything is started: what is wrong is one sentence
-    faust = import_module("faust")
+    settings = read_settings()
+    ready(settings, needs)  # before anything is started: what is wrong is one sentence
     hosted = import_module(module)  # it reads the settings when it is imported
     hosting = import_module("streams.hosting")
     try:
-        faust.Worker(hosted.app, loglevel=log_level).execute_from_commandline()
+        hosting.Worker(hosted.app, settings, loglevel=log_level).execute_from_commandline()
     except SystemExit:
         if hosting.refusals:
             raise hosting.refusals[0] from None

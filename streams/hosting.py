@@ -2,13 +2,15 @@
 
 import logging
 import signal
+from typing import Any
 
 import faust
 from faust.app.base import BootStrategy
 from faust.types.auth import CredentialsT
 
 from engine.errors import InputError
-from streams.security import client_options
+from streams.login import is_refusal
+from streams.security import client_options, refused
 from streams.seldom import Seldom
 from streams.settings import Settings
 
@@ -34,6 +36,30 @@ class ServicesApp(App):
     """A Faust app that hosts services."""
 
     BootStrategy = OurServicesOnly
+
+
+class Worker(faust.Worker):
+    """Faust's worker; where brokers refuse a client of Faust's something, it says what is missing as it ends."""
+
+    def __init__(self, app: faust.App, settings: Settings, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._settings = settings
+        logging.setLogRecordFactory(_without_refusals_traces)
+
+    def _crash(self, reason: BaseException) -> None:
+        """Take note of why a service crashed."""
+        if isinstance(reason, Exception) and is_refusal(reason) and not refusals:
+            _say(refused(self._settings, reason))
+        super()._crash(reason)
+
+
+def _without_refusals_traces(*args: Any, **options: Any) -> logging.LogRecord:
+    """A record of the log as it would be, but a refusal in one line: where in a client it was met mends nothing."""
+    record = logging.LogRecord(*args, **options)
+    error = record.exc_info[1] if record.exc_info else None
+    if is_refusal(error):
+        record.msg, record.args, record.exc_info = f"{record.getMessage()}: {error}", (), None
+    return record
 
 
 def quiet_clients() -> None:
@@ -65,6 +91,10 @@ def credentials(settings: Settings) -> CredentialsT | None:
 
 def refuse(error: InputError) -> None:
     """End this process in order: somebody has to mend what the error says."""
+    _say(error)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _say(error: InputError) -> None:
     log.critical("%s", error)
     refusals.append(error)
-    signal.raise_signal(signal.SIGTERM)

@@ -9,7 +9,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 
 from engine.errors import InputError
-from streams.security import PAGE, client_options, number_of, refused
+from streams.security import PAGE, REFUSALS, client_options, number_of, refused
 from streams.settings import Settings
 
 ANSWER_SECONDS_MAX = 3.0  # for one broker to take a connection and a login
@@ -34,6 +34,11 @@ def refuse_bad_login(settings: Settings) -> None:
             raise refused(settings, error) from error
     except OSError:
         pass
+
+
+def is_refusal(error: BaseException | None) -> bool:
+    """Whether a client of a process that runs was told that it may not."""
+    return isinstance(error, KafkaError) and number_of(error) in REFUSALS
 
 
 def unanswered(settings: Settings) -> InputError:

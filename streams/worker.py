@@ -19,11 +19,14 @@ from engine.errors import InputError
 from engine.policy import Policy
 from streams.embedded import warm_up
 from streams.facts import FactsReader
-from streams.hosting import ServicesApp, addresses, quiet_clients, refuse
+from streams.hosting import ServicesApp, addresses, quiet_clients, refusals, refuse
+from streams.login import is_refusal
 from streams.partitions import Partitions
 from streams.permissions import WORKER, ready
 from streams.policy_file import read_policy
+from streams.security import refused
 from streams.settings import read_settings
+from streams.topics import check
 
 # States are values without cycles, and many: looking for cycles in them is a fifth of the time of a reaction.
 gc.set_threshold(50_000, 20, 100)
@@ -50,6 +53,8 @@ class Hosted(Service):
     def _ended(self, work: "asyncio.Task[None]") -> None:
         """A worker that cannot go on says so and ends; another one takes its partitions."""
         error = None if work.cancelled() else work.exception()
+        if isinstance(error, Exception) and is_refusal(error):
+            error = refused(settings, error)
         if isinstance(error, InputError):
             refuse(error)
         elif error is not None:
@@ -70,7 +75,12 @@ class FactsService(Hosted):
     """Reads the shared facts: whole before anything is answered, then as they change."""
 
     async def on_start(self) -> None:
-        """Read all there is."""
+        """Read all there is, if that is allowed."""
+        try:
+            await asyncio.to_thread(ready, settings, WORKER)
+        except InputError as error:
+            refuse(error)
+            return
         await facts.start()
         await self.begin(facts.run())
 
@@ -88,11 +98,9 @@ class PartitionsService(Hosted):
 
     async def on_start(self) -> None:
         """Be ready to answer, then join the group."""
-        try:
-            number = await asyncio.to_thread(ready, settings, WORKER)
-        except InputError as error:
-            refuse(error)
+        if refusals:
             return
+        number = await asyncio.to_thread(check, settings)
         await asyncio.to_thread(warm_up, policy)
         self.partitions = Partitions(settings, policy, facts, number)
         await self.partitions.start()

@@ -177,11 +177,23 @@ def values(settings: Settings, topic: str) -> list[dict]:
     return [json.loads(bytes(record.value)) for record in tail(settings, topic, "earliest", follow=False)]
 
 
+def forbid_reading(secured: Secured, prefix: str, *users: str) -> None:
+    """Take from users what of the page lets them read."""
+    settings = secured.settings("admin", prefix)
+    admin = admin_of(settings)
+    acls = [acl for user in users for acl in acls_of_page(user, prefix, settings.group)]
+    admin.delete_acls([as_filter(acl) for acl in acls if acl.operation is ACLOperation.READ])
+    admin.close()
+
+
 @on_cluster
 def test_with_the_acls_of_the_page_a_request_is_answered_and_its_propensities_are_written(
     secured: Secured, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Environment
 ) -> None:
-    """Operator, product and job log in with PLAIN, the worker with SCRAM. A letter goes there and back."""
+    """Operator, product and job log in with PLAIN, the worker with SCRAM. A letter goes there and back.
+
+    In the end worker and job lose their ACLs, and end with one sentence.
+    """
     grant(secured, prefix, "operator", "product", "worker", "job")
     admin = admin_of(secured.settings("admin", prefix))
     assert admin.alter_user_scram_credentials([Credential("worker", "SCRAM-SHA-512", USERS["worker"])]) == {
@@ -215,13 +227,17 @@ def test_with_the_acls_of_the_page_a_request_is_answered_and_its_propensities_ar
         (feed,) = values(product, "feeds")
         assert feed["slot_items"] == ["film-7", "film-2"]
         assert values(all_of_it, "propensities")[0]["request_id"] == "r-1"
-        for running in (worker, job):
-            running.terminate()
+        told = {"worker": log.read_text(), "job": job_log.read_text()}
+        forbid_reading(secured, prefix, *told)
         for running, of in ((worker, log), (job, job_log)):
-            assert running.wait(20) == 0, of.read_text()[-3000:]
+            assert running.wait(20) == 2, of.read_text()[-3000:]
     for of, user in ((log, "worker"), (job_log, "job")):
+        assert "uthorization" not in told[user], told[user][-3000:]
         assert USERS[user] not in of.read_text()
-        assert "uthorization" not in of.read_text(), of.read_text()[-3000:]
+        assert "Traceback" not in of.read_text()
+        last = of.read_text().splitlines()[-1]
+        assert last.startswith("feedloom: Kafka at ")
+        assert f"does not let user {user} do this with" in last
     become(monkeypatch, secured.settings("operator", prefix))
     code, out, error = call(capsys, monkeypatch, "tail", "dead-letters")
     assert (code, error) == (0, "")
