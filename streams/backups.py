@@ -44,12 +44,14 @@ def begin_from_backup(folder: Path, fits: Callable[[Position], bool], into: Path
 
 
 def _positions(folder: Path) -> Iterator[tuple[Path, Position]]:
-    """The copies that can be read and how far each had come, the newest first."""
+    """The copies that can be read to the end, and how far each had come; the newest first."""
     for backup in _folders(folder):
         with suppress(StoreError):
             store = PartitionStore(backup)
             try:
                 position = store.position()
+                for _ in store.everything():  # a copy that is damaged anywhere is no ground to begin from
+                    pass
             finally:
                 store.close()
             if position is not None:

@@ -52,7 +52,8 @@ class LocalTopics:
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._wall = wall
-        self._told: set[Damage] = set()
+        self._noted: set[Damage] = set()
+        self._untold: list[Damage] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder)
@@ -111,9 +112,14 @@ class LocalTopics:
 
     def damages(self) -> list[Damage]:
         """What was found damaged since it was asked last."""
-        found = [damage for log in self._logs.values() for damage in log.damages if damage not in self._told]
-        self._told |= set(found)
-        return found
+        self._note_damages()
+        untold, self._untold = self._untold, []
+        return untold
+
+    def _note_damages(self) -> None:
+        new = [damage for log in self._logs.values() for damage in log.damages if damage not in self._noted]
+        self._noted.update(new)
+        self._untold += new
 
     def verify(self) -> list[Damage]:
         """Read everything; what is damaged."""
@@ -121,6 +127,7 @@ class LocalTopics:
 
     def reopen(self) -> None:
         """Open all logs anew, after a failure. Raises OSError."""
+        self._note_damages()
         for log in self._logs.values():
             log.close()
         self._open()

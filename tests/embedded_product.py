@@ -1,4 +1,4 @@
-"""A product with `feedloom serve`: users who live over HTTP while its process may be killed, and a judge at the end."""
+"""A product with `feedloom serve`: users who live over HTTP while its process is killed, and a judge at the end."""
 
 import http.client
 import json
@@ -73,7 +73,7 @@ class EmbeddedProduct:
             process.stdout.close()
 
     def log(self) -> str:
-        return (self.folder / "serve.log").read_text(errors="replace")[-6000:]
+        return (self.folder / "serve.log").read_text(errors="replace")[-20_000:]
 
     def ready(self) -> bool:
         with suppress(*DOWN):
@@ -133,12 +133,14 @@ class EmbeddedProduct:
         found: dict = {}
         for number in range(self.partitions):
             store = PartitionStore(self.data / "state" / f"partition-{number}")
-            found |= dict(store.users())
-            store.close()
+            try:
+                found |= dict(store.users())
+            finally:
+                store.close()
         return found
 
     def judge(self, *, lost: bool = False) -> None:
-        """By the oracle; and all that was acknowledged is there, unless a fault has `lost` part of the log itself."""
+        """By the oracle; and what was acknowledged is there, unless a fault has `lost` part of the log itself."""
         feeds, feedback = self.read("feeds"), self.read("feedback")
         memory = read_policy(self.policy).memory
         judge(feeds, feedback, self.states(), memory, () if lost else self.answers)

@@ -11,13 +11,32 @@ import pytest
 from reference_refold import Reference
 
 from engine.decision import Decision, difference
-from engine.events import Acted, Organic, Seen
+from engine.events import Acted, Erase, Organic, Quarantine, Seen
 from engine.evidence import evidence_at
 from engine.fold import close_due
 from engine.policy import MemoryPolicy
 from engine.state import Tally, UserState
 
 Timed = Sequence[tuple[int, object]]
+
+
+def kept(feeds: Timed, feedback: Timed) -> tuple[Timed, Timed]:
+    """Without what was erased or quarantined."""
+    decisions, reactions = list(feeds), list[tuple[int, object]]()
+    for at_ms, value in feedback:
+        if isinstance(value, Erase):
+            reactions = [row for row in reactions if row[1].user != value.user]
+            decisions = [row for row in decisions if row[1].request.user != value.user or row[1].at_ms > at_ms]
+        elif isinstance(value, Seen | Acted | Organic):
+            reactions.append((at_ms, value))
+    bad = [value for _, value in feedback if isinstance(value, Quarantine)]
+    for what in bad:
+        reactions = [
+            row
+            for row in reactions
+            if not (what.from_ms <= row[0] <= what.to_ms and what.user in (None, row[1].user))
+        ]
+    return decisions, reactions
 
 
 def judge(
@@ -35,7 +54,8 @@ def judge(
     decided = {(decision.request.user, decision.request.request_id) for decision in decisions}
     missing = set(asked) - decided
     assert not missing, f"{len(missing)} of {len(set(asked))} have no decision, such as {sorted(missing)[:3]}"
-    reactions = [(at_ms, value) for at_ms, value in feedback if isinstance(value, Seen | Acted | Organic)]
+    now_ms = max((at_ms for at_ms, _ in [*feeds, *feedback]), default=0) + 10 * memory.window_ms
+    feeds, reactions = kept(feeds, feedback)
     reference = Reference(
         feeds,
         reactions,
@@ -44,7 +64,6 @@ def judge(
         half_life_slots=memory.half_life_slots,
         history_max=memory.history_max,
     )
-    now_ms = max((at_ms for at_ms, _ in [*feeds, *feedback]), default=0) + 10 * memory.window_ms
     assert states.keys() >= reference.served.keys() | {user for user, kept in reference.history.items() if kept}
     for user, state in states.items():
         closed, _ = close_due(state, now_ms, memory)
