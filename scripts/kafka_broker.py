@@ -87,9 +87,9 @@ def free_ports(number: int) -> list[int]:
 
 
 class Login(NamedTuple):
-    """A listener that wants TLS and a user, beside the open one, and Kafka's authorizer over both."""
+    """A listener that wants TLS on both sides and a user, beside the open one, and Kafka's authorizer over both."""
 
-    keystore: Path  # PKCS12, of a certificate for 127.0.0.1
+    keystore: Path  # of Java: a certificate for 127.0.0.1, which clients must have, too
     keystore_password: str
     users: Mapping[str, str]  # password by name; what each may do, ACLs say
     superuser: str
@@ -108,7 +108,11 @@ class Login(NamedTuple):
             ),
             f"ssl.keystore.location={self.keystore}",
             f"ssl.keystore.password={self.keystore_password}",
-            "ssl.keystore.type=PKCS12",
+            f"ssl.truststore.location={self.keystore}",
+            f"ssl.truststore.password={self.keystore_password}",
+            "ssl.keystore.type=JKS",
+            "ssl.truststore.type=JKS",
+            "listener.name.sasl_ssl.ssl.client.auth=required",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             f"super.users=User:{self.superuser};User:ANONYMOUS",
         ]

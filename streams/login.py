@@ -62,9 +62,11 @@ def unanswered(settings: Settings) -> InputError:
 def _not_understood(settings: Settings, error: Exception) -> InputError:
     place = f"Kafka at {settings.bootstrap}"
     if not isinstance(error, ssl.SSLCertVerificationError):
+        own = settings.security_protocol.endswith("SSL") and settings.ssl_certfile is None
+        hint = ", and ssl_certfile if it asks for a certificate" if own else ""
         return InputError(
             f"{place} takes connections and does not answer over {settings.security_protocol}: set "
-            f"security_protocol to what its listener speaks (see {PAGE})"
+            f"security_protocol to what its listener speaks{hint} (see {PAGE})"
         )
     return InputError(
         f"{place} has a certificate that ssl_cafile and ssl_check_hostname do not let pass: "

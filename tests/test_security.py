@@ -59,18 +59,11 @@ def prefix() -> str:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The variables that make these settings."""
-    secret = settings.sasl_password.reveal() if settings.sasl_password else ""
-    named = (
-        "bootstrap",
-        "security_protocol",
-        "sasl_mechanism",
-        "sasl_username",
-        "ssl_cafile",
-        "topic_prefix",
-        "group",
-    )
-    given = {name: str(getattr(settings, name)) for name in named} | {"sasl_password": secret}
-    return {f"FEEDLOOM_{name.upper()}": value for name, value in given.items()}
+    secret = settings.sasl_password.reveal() if settings.sasl_password else None
+    named = ["bootstrap", "security_protocol", "sasl_mechanism", "sasl_username", "group", "topic_prefix"]
+    named += ["ssl_cafile", "ssl_certfile", "ssl_keyfile"]
+    given = {name: getattr(settings, name) for name in named} | {"sasl_password": secret}
+    return {f"FEEDLOOM_{name.upper()}": str(value) for name, value in given.items() if value is not None}
 
 
 def become(monkeypatch: Environment, settings: Settings) -> None:
@@ -133,6 +126,13 @@ def test_a_file_of_certificates_that_is_none_is_named(tmp_path: Path, file: str,
     (tmp_path / "empty.pem").touch()
     with pytest.raises(InputError, match=f"ssl_cafile .*{file} .*{said}|ssl_cafile .*{file} {said}"):
         describe(Settings(security_protocol="SSL", ssl_cafile=tmp_path / file))
+
+
+def test_a_certificate_of_ones_own_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    settings = Settings(security_protocol="SSL", ssl_certfile=tmp_path / "empty.pem", ssl_keyfile=tmp_path / "none")
+    with pytest.raises(InputError, match=r"empty.pem and .*none do not make a certificate and its key in PEM"):
+        describe(settings)
 
 
 @pytest.mark.parametrize(("user", "needs"), [("worker", WORKER), ("job", PROPENSITIES)])
@@ -374,8 +374,15 @@ def test_what_does_not_fit_the_listener_is_told_apart(secured: Secured, prefix: 
         with pytest.raises(InputError, match=said):
             describe(secured.settings("admin", prefix, **change))
     assert describe(secured.settings("admin", prefix, bootstrap=elsewhere, ssl_check_hostname=False))
+    plain = Settings(bootstrap=secured.cluster.login_bootstrap)
+    no_certificate = secured.settings("admin", prefix, ssl_certfile=None, ssl_keyfile=None)
     hasty = "import streams.topics as topics, feedloom.cli as cli; topics.ANSWER_SECONDS_MAX = 1; cli.main()"
-    command = [sys.executable, "-c", hasty, "topics", "describe", "--bootstrap", secured.cluster.login_bootstrap]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "does not answer over PLAINTEXT: set security_protocol to what its listener speaks" in done.stderr
+    for settings, said in (
+        (plain, "does not answer over PLAINTEXT: set security_protocol to what its listener speaks (see"),
+        (no_certificate, "to what its listener speaks, and ssl_certfile if it asks for a certificate (see"),
+    ):
+        command = [sys.executable, "-c", hasty, "topics", "describe"]
+        given = {**os.environ, **environment(settings)}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=given)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+        assert said in done.stderr
