@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourcePatternFilter
 from kafka.admin import ACLResourcePatternType as Pattern
 from kafka.admin import ResourceType as Kind
@@ -19,7 +20,9 @@ from secured_kafka import USERS, Secured, acls_of_page, admin_of, secured_cluste
 from test_cli import call
 
 from engine.errors import InputError
+from streams.hosting import credentials
 from streams.permissions import PROPENSITIES, WORKER, Needs, ready
+from streams.security import client_options
 from streams.settings import Secret, Settings, read_settings
 from streams.tools import send, tail
 from streams.topics import TOPICS, create, describe
@@ -133,6 +136,25 @@ def test_a_certificate_of_ones_own_that_is_none_is_named(tmp_path: Path) -> None
     settings = Settings(security_protocol="SSL", ssl_certfile=tmp_path / "empty.pem", ssl_keyfile=tmp_path / "none")
     with pytest.raises(InputError, match=r"empty.pem and .*none do not make a certificate and its key in PEM"):
         describe(settings)
+
+
+@on_cluster
+def test_a_key_with_a_passphrase_is_refused_and_nobody_is_asked_for_it(secured: Secured, tmp_path: Path) -> None:
+    locked = tmp_path / "locked.pem"
+    header = "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00112233445566778899AABBCCDDEEFF"
+    locked.write_text(f"-----BEGIN EC PRIVATE KEY-----\n{header}\n\nAAAA\n-----END EC PRIVATE KEY-----\n")
+    settings = Settings(security_protocol="SSL", ssl_certfile=secured.cafile, ssl_keyfile=locked)
+    with pytest.raises(InputError, match="has a passphrase: give ssl_keyfile one without"):
+        describe(settings)
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
+def test_fausts_own_client_is_given_what_all_others_are(protocol: str) -> None:
+    login = {"sasl_username": "ada", "sasl_password": Secret(HIDDEN), "sasl_mechanism": "SCRAM-SHA-256"}
+    settings = Settings(security_protocol=protocol, **(login if protocol.startswith("SASL") else {}))
+    ours, fausts = client_options(settings), dict(credentials_to_aiokafka_auth(credentials(settings)))
+    assert (fausts.pop("ssl_context", None) is None) == (ours.pop("ssl_context", None) is None)
+    assert fausts == ours
 
 
 @pytest.mark.parametrize(("user", "needs"), [("worker", WORKER), ("job", PROPENSITIES)])
