@@ -12,22 +12,33 @@ BACKUP = "backup"  # in the names of folders: partition-0.backup-1764201600000
 BACKUPS_MAX = 3  # of one store, the newest
 
 
-def back_up(store: PartitionStore, at_ms: int, keep: int = BACKUPS_MAX) -> None:
-    """Copy a store as it is on the disk; of earlier copies only so many are kept, this one included.
+def back_up(store: PartitionStore, at_ms: int) -> None:
+    """Copy a store as it is on the disk, while it may be written to; of earlier copies the newest are kept.
 
-    Files that never change are shared with the store, so it takes milliseconds. Raises StoreError, OSError.
+    It shares no file with the store, so what damages one leaves the other. Raises StoreError, OSError.
     """
-    name = store.folder.name
-    there, partial = (
-        store.folder.with_name(f"{name}.{what}") for what in (f"{BACKUP}-{at_ms}", f"{BACKUP}.partial")
+    there, partial, linked = (
+        store.folder.with_name(f"{store.folder.name}.{what}")
+        for what in (f"{BACKUP}-{at_ms}", f"{BACKUP}.partial", f"{BACKUP}.linked")
     )
     if there.exists():
         return
-    shutil.rmtree(partial, ignore_errors=True)
-    store.copy_to(partial)
+    for leftover in (partial, linked):
+        shutil.rmtree(leftover, ignore_errors=True)
+    store.copy_to(linked)
+    try:
+        shutil.copytree(linked, partial)
+    finally:
+        shutil.rmtree(linked)
     partial.rename(there)
-    for old in _folders(store.folder)[keep:]:
+    for old in _folders(store.folder)[BACKUPS_MAX:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def forget_backups(folder: Path) -> None:
+    """Remove all copies of a store."""
+    for old in _folders(folder):
+        shutil.rmtree(old)
 
 
 def begin_from_backup(folder: Path, fits: Callable[[Position], bool], into: Path | None = None) -> bool:

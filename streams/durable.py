@@ -8,6 +8,7 @@ Where the disk refuses, nothing is acknowledged, and the engine begins anew from
 
 import asyncio
 import logging
+import math
 import time
 from asyncio import Future, Task
 from collections import deque
@@ -117,6 +118,7 @@ class DurableEngine:
         self._wake = asyncio.Event()
         self._fitting: Task[Fit | None] | None = None
         self._undoing: Task[Anew | None] | None = None
+        self._copying: Task[None] | None = None
         self._kept_at = self._ticked_at = self._tidied_at = self._backed_up_at = time.monotonic()
 
     # What clients ask.
@@ -193,6 +195,7 @@ class DurableEngine:
         return [None] * len(reports)
 
     def _erase(self, users: list[str]) -> list[int]:
+        self._backed_up_at = -math.inf  # copies that hold them are gone: it is time for new ones
         return [self.partitions.erase(user) for user in users]
 
     def _quarantine(self, orders: list[Quarantine]) -> list[Ordered]:
@@ -270,9 +273,14 @@ class DurableEngine:
         if now >= self._tidied_at + TIDY_SECONDS:
             self._tidied_at = now
             self.topics.tidy(self.topics.now_ms() - self._settings.retention_ms)
-        if now >= self._backed_up_at + self._settings.backup_every_ms / 1000.0:
+        if self._copying is None and now >= self._backed_up_at + self._settings.backup_every_ms / 1000.0:
             self._backed_up_at = now
-            self.partitions.back_up()
+            self._copying = asyncio.create_task(asyncio.to_thread(self.partitions.back_up))
+        if self._copying is not None and self._copying.done():
+            self._copying.result()
+            self._copying = None
+            if self._backed_up_at < 0:  # somebody was erased while it was made
+                self.partitions.forget_backups()
 
     def _fit(self) -> None:
         """Serve from the version that was fitted, or look for one that is due, beside everything else."""
@@ -295,11 +303,13 @@ class DurableEngine:
 
     async def _drop_work(self) -> None:
         """Wait for what is made beside everything else, and drop it."""
-        fitting, undoing = self._fitting, self._undoing
-        self._fitting = self._undoing = None
-        for work in (fitting, undoing):
+        fitting, undoing, copying = self._fitting, self._undoing, self._copying
+        self._fitting = self._undoing = self._copying = None
+        for work in (fitting, undoing, copying):
             if work is not None:
                 await asyncio.wait({work})
+                if not work.cancelled():
+                    work.exception()  # what it was for begins anew
         if undoing is not None and not undoing.cancelled() and undoing.exception() is None:
             self.partitions.drop(undoing.result())
 

@@ -25,7 +25,7 @@ from engine.population_record import PopulationRecord, population_of
 from engine.state import UserState
 from engine.sums_record import SumsRecord
 from streams.asking import ConflictError, Ordered
-from streams.backups import back_up
+from streams.backups import back_up, forget_backups
 from streams.codec import decode, encode
 from streams.exclusions import ErasedFact
 from streams.facts import take_items
@@ -223,7 +223,7 @@ class LocalPartitions:
         for identity in [identity for identity in self._recent if identity[0] == user]:
             del self._recent[identity]
         self._owned[number].store.scrub(user)
-        back_up(self._owned[number].store, at_ms, keep=1)
+        forget_backups(self._ground.folder(number))
         return at_ms
 
     def quarantine(self, what: Quarantine) -> Ordered:
@@ -268,10 +268,14 @@ class LocalPartitions:
         self._owned[anew.number] = put_in_place(self._ground, owned, anew.made)
 
     def back_up(self) -> None:
-        """Copy the stores, to begin from where the topics no longer reach back far enough."""
-        self.keep()
-        for owned in self._owned:
+        """Copy the stores, to begin from where the topics no longer reach back; it may run in a thread."""
+        for owned in list(self._owned):
             back_up(owned.store, self.topics.now_ms())
+
+    def forget_backups(self) -> None:
+        """Remove all copies of the stores."""
+        for number in range(self.topics.partitions):
+            forget_backups(self._ground.folder(number))
 
     def put(self, items: Sequence[ItemUpdate]) -> None:
         """Append what is known of items; the next request sees it."""
