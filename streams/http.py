@@ -32,6 +32,7 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 log.addFilter(Seldom())
+logging.getLogger("aiohttp.server").addFilter(Seldom())  # it names those who do not even speak HTTP
 
 ADDRESSES_MAX = 10_000  # whose rates are remembered
 PUBLIC = {"/health/live", "/health/ready"}  # without a key: whatever keeps the process alive asks them
@@ -169,8 +170,9 @@ class _Face:
         user = request.match_info["user"]
         _check_ids(user)
         erased = await _answer(self._engine.erase(user))
-        lapse = datetime.fromtimestamp(erased.logs_lapse_ms / 1000.0, UTC).isoformat(timespec="seconds")
-        return _json(Forgotten(erased.user, erased.erased_ms, erased.logs_lapse_ms, lapse))
+        lapse_ms = erased.logs_lapse_ms
+        date = None if lapse_ms is None else datetime.fromtimestamp(lapse_ms / 1000.0, UTC).isoformat()
+        return _json(Forgotten(erased.user, erased.erased_ms, lapse_ms, date))
 
     async def quarantine(self, request: web.Request) -> web.Response:
         """POST /v1/quarantines."""

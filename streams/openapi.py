@@ -19,6 +19,7 @@ from engine.events import (
     Seen,
 )
 from engine.explanation import Explanation
+from streams.asking import Ordered
 
 ID = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH_MAX}
 # What the types of bodies check beside their shapes, by the names of fields.
@@ -83,12 +84,12 @@ class Accepted(Struct, frozen=True):
 
 
 class Forgotten(Struct, frozen=True):
-    """A user that is forgotten; `logs_lapse` is the date by which raw logs have lapsed too."""
+    """A user that is forgotten; `logs_lapse` is when raw logs have lapsed too, null if never."""
 
     user: str
     erased_ms: int
-    logs_lapse_ms: int
-    logs_lapse: str
+    logs_lapse_ms: int | None
+    logs_lapse: str | None
 
 
 class Health(Struct, frozen=True):
@@ -123,10 +124,23 @@ WHY = {
 
 def document(*, keyed: bool) -> dict[str, Any]:
     """The OpenAPI document; `keyed` says whether a key is asked for."""
-    types = (FeedRequest, Feed, Reported, Accepted, ItemUpdate, Quarantine, Explanation, Forgotten, Health, Refused)
+    types = (
+        FeedRequest,
+        Feed,
+        Reported,
+        Accepted,
+        ItemUpdate,
+        Quarantine,
+        Explanation,
+        Forgotten,
+        Ordered,
+        Health,
+        Refused,
+    )
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     for schema in components.values():
         schema["description"] = cleandoc(schema.get("description", ""))
+    components["Quarantine"]["required"].remove("kind")  # where there is one type, its name may be left out
     for name in BODIES:
         for field, schema in components[name]["properties"].items():
             _either(schema).update(CHECKED.get(field, {}))
@@ -186,7 +200,7 @@ def document(*, keyed: bool) -> dict[str, Any]:
             "post": _operation(
                 "quarantine",
                 "Take the reactions of a time, of one user or of all, out of what was learned.",
-                "Accepted",
+                "Ordered",
                 [400, 413, 415, 429, 503],
                 body=_ref("Quarantine"),
             )

@@ -297,7 +297,7 @@ def test_a_quarantine_stands_in_the_topic_beside_the_reactions(tmp_path: Path) -
             before = one.ends()["feedback"]
             for user in ("ada", None):
                 what = {"kind": "quarantine", "from_ms": 0, "to_ms": AT_MS, "user": user}
-                assert (await one.post("/v1/quarantines", what)).json == {"accepted": 1}
+                assert (await one.post("/v1/quarantines", what)).json == {"partitions": 1, "at_ms": AT_MS}
             assert one.ends()["feedback"] == before + 2
             assert (await one.ask("r")).status == 200
 
