@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from base64 import b64encode
+from codecs import getincrementaldecoder
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -216,10 +217,15 @@ def document(letter: Letter) -> dict[str, object]:
     }
     for name, data in (("key", origin.key), ("beginning", letter.beginning)):
         try:
-            shown[name] = None if data is None else data.decode()
+            shown[name] = None if data is None else beginning_of(data, whole=name == "key")
         except UnicodeDecodeError:
             shown[f"{name}_base64"] = b64encode(data or b"").decode()
     return shown
+
+
+def beginning_of(data: bytes, *, whole: bool) -> str:
+    """The text of some bytes, of a beginning without a character that is cut. Raises UnicodeDecodeError."""
+    return getincrementaldecoder("utf-8")().decode(data, final=whole)
 
 
 def print_letters(found: Sequence[Letter]) -> None:

@@ -7,6 +7,7 @@ Receipts are written when what was sent is acknowledged, so after a kill in betw
 
 from collections import deque
 from collections.abc import Collection, Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -178,12 +179,12 @@ def resend(
     by_place = {letter.place: letter for letter in to_send}
     for topic in {letter.origin.topic for letter in to_send}:
         partition_count(settings, topic)  # else it is missing
-    chosen = (
-        (by_place[place], record)
-        for record in records(settings, LETTERS, start)
-        if (place := f"{record.partition}:{record.offset}") in by_place
-    )
-    with producing(settings) as producer:
+    with closing(records(settings, LETTERS, start)) as found, producing(settings) as producer:
+        chosen = (
+            (by_place[place], record)
+            for record in found
+            if (place := f"{record.partition}:{record.offset}") in by_place
+        )
         while batch := list(islice(chosen, BATCH)):
             outcomes = _sent(settings, producer, batch, mended)
             passing("before-receipts")

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import ssl
-from contextlib import suppress
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
@@ -81,8 +80,12 @@ def _connect(settings: Settings) -> None:
     """
     *others, last = settings.bootstrap.split(",")
     for address in others:
-        with suppress(ConnectionRefusedError, TimeoutError):
+        try:
             return asyncio.run(_connected(settings, address))
+        except ssl.SSLError:
+            raise
+        except OSError:
+            continue
     return asyncio.run(_connected(settings, last))
 
 

@@ -1,6 +1,6 @@
 """The one table of topics, and what is done with it: making them, looking at them, and checking them.
 
-This module and streams/tools.py are the only ones that know kafka-python.
+kafka-python is known here, and to what stands on this: streams/tools.py, permissions.py and dead_letters.py.
 """
 
 import time

@@ -67,7 +67,7 @@ def test_letters_are_listed_with_place_time_reason_and_beginning_and_filtered(
 ) -> None:
     bury(own, ("feedback", 41, b"ada", b"{", "not an event"), ("requests", 7, None, b"\xff\x1b[2J", "no KEY here"))
     time.sleep(0.02)
-    bury(own, ("feeds", 3, "zoë".encode(), b"x" * 3000, "a tick stands\nhere"))
+    bury(own, ("feeds", 3, "zoë".encode(), ("x" + "é" * 1499 + "x").encode(), "a tick stands\nhere"))
     first, second, third = listed(feedloom)
     assert {name: first[name] for name in ("letter", "topic", "partition", "offset", "key", "reason")} == {
         "letter": "0:0",
@@ -79,7 +79,7 @@ def test_letters_are_listed_with_place_time_reason_and_beginning_and_filtered(
     }
     assert (first["beginning"], first["bytes"], first["resent_to"]) == ("{", 1, None)
     assert (second["key"], second["beginning_base64"]) == (None, "/xtbMko=")
-    assert (third["bytes"], third["beginning"]) == (3000, "x" * 200)
+    assert (third["bytes"], third["beginning"]) == (3000, "x" + "é" * 99)
     for arguments, places in (
         (["--topic", "requests"], ["0:1"]),
         (["--reason", "key HERE"], ["0:1"]),
