@@ -29,7 +29,7 @@ from aiohttp import web
 
 from engine.policy import Policy, PoolPolicy
 from feedloom import serve_command
-from streams import http
+from streams import http, listening
 from streams.asking import Engine
 from streams.settings import Settings
 
@@ -76,7 +76,7 @@ async def serve(folder: Path) -> None:
         await request.read()
         return web.Response(body=ANSWER, content_type="application/json")
 
-    http.application = with_nop
+    listening.application = with_nop  # type: ignore[attr-defined]
     pools = {name: PoolPolicy(kind="external") for name in "abcde"[:POOLS]}
     serve_command.unhurried()
     await serve_command.serve(folder, "127.0.0.1", 0, Policy(pools=pools), Settings())

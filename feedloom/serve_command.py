@@ -7,22 +7,18 @@ import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import click
 from msgspec.structs import replace
 
-from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.worker_command import LEVELS
 from streams.policy_file import read_policy
 from streams.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
-
-CLOSE_SECONDS = 3.0  # for clients that are being answered when it ends
 
 
 @click.command("serve")
@@ -42,21 +38,12 @@ def serve_command(data: Path, host: str, port: int, policy: Path | None, log_lev
     ends it after the current turn.
     """
     settings = read_settings()
-    if settings.api_key is None and not is_loopback(host):
-        raise InputError(f"--host {host} is open to others: set FEEDLOOM_API_KEY first, which clients have to show")
+    import_module("streams.listening").refuse_open_host(host, settings)
     path = policy or settings.policy
     chosen = read_policy(path) if path else Policy()
     logging.basicConfig(level=log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     unhurried()
     asyncio.run(serve(data, host, port, chosen, replace(settings, policy=path)))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach this address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def unhurried() -> None:
@@ -71,18 +58,14 @@ def unhurried() -> None:
 
 async def serve(data: Path, host: str, port: int, policy: Policy, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises InputError where folder or address cannot be had."""
-    web, durable, http = (import_module(name) for name in ("aiohttp.web", "streams.durable", "streams.http"))
+    durable, http = import_module("streams.durable"), import_module("streams.listening")
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     engine = durable.DurableEngine(data, policy, settings)
-    runner = web.AppRunner(http.application(engine, settings), access_log=None, shutdown_timeout=CLOSE_SECONDS)
-    await runner.setup()
     try:
-        await listen(web.TCPSite(runner, host, port), f"{host}:{port}")
-        address = "http://{}:{}".format(*runner.addresses[0][:2])
-        click.echo(address)
-        log.info("listening on %s, data in %s", address, data)
+        runner = await http.listening(engine, settings, host, port)
+        click.echo(http.address_of(runner))
         working, ending = asyncio.create_task(live(engine, policy)), asyncio.create_task(ended.wait())
         await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
@@ -91,16 +74,7 @@ async def serve(data: Path, host: str, port: int, policy: Policy, settings: Sett
         with suppress(asyncio.CancelledError):
             await working  # or raise what it ended of
     finally:
-        await runner.cleanup()
         engine.stop()
-
-
-async def listen(site: Any, address: str) -> None:
-    """Take connections. Raises InputError where the address is not to be had."""
-    try:
-        await site.start()
-    except OSError as error:
-        raise InputError(f"cannot listen on {address}: {error.strerror or error}") from error
 
 
 async def live(engine: Any, policy: Policy) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "place_of",
     "plain",
     "read_merged",
+    "since",
     "whole_topic",
 ]
 
@@ -180,6 +181,19 @@ async def whole_topic(settings: Settings, *topics: str) -> tuple[Consumer, dict[
     consumer = _consumer(settings, *map(settings.topic, topics))
     await consumer.start()
     return consumer, await consumer.end_offsets(list(consumer.assignment()))
+
+
+async def since(settings: Settings, at_ms: int, places: Sequence[Place]) -> tuple[Consumer, dict[Place, int]]:
+    """A reader of what came to these partitions since a time, and where each ends now."""
+    consumer = _consumer(settings)
+    await consumer.start()
+    consumer.assign(places)
+    ends = await consumer.end_offsets(places)
+    begins = await consumer.offsets_for_times(dict.fromkeys(places, at_ms))
+    for place in places:
+        begin = begins.get(place)
+        consumer.seek(place, ends[place] if begin is None else begin.offset)
+    return consumer, ends
 
 
 async def read_merged(

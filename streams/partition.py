@@ -48,7 +48,17 @@ class Message(NamedTuple):
     """A record on its way to a topic; `partition` is None where the key decides."""
 
     topic: Literal[
-        "feeds", "sums", "feedback", "population", "alerts", "metrics", "propensities", "dead-letters", "erased"
+        "requests",
+        "feedback",
+        "feeds",
+        "items",
+        "sums",
+        "population",
+        "erased",
+        "alerts",
+        "metrics",
+        "propensities",
+        "dead-letters",
     ]
     key: bytes | None
     value: bytes | None

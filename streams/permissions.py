@@ -10,6 +10,7 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.errors import InputError
 from streams.security import GROUP_REFUSED, PAGE, TOPIC_REFUSED, TRANSACTION_REFUSED, number_of, user_of
@@ -40,10 +41,21 @@ class Needs(Struct, frozen=True):
 
 
 WORKER = Needs(
-    reads=("requests", "feedback", "feeds", "items", "population", "sums", "checkpoints"),
-    writes=("feeds", "feedback", "population", "sums", "checkpoints", "metrics", "dead-letters"),
+    reads=("requests", "feedback", "feeds", "items", "population", "erased", "sums", "checkpoints"),
+    writes=(
+        "feeds",
+        "feedback",
+        "population",
+        "erased",
+        "sums",
+        "checkpoints",
+        "alerts",
+        "metrics",
+        "dead-letters",
+    ),
     transactional="{group}-checkpoints-0",
 )
+HTTP_WORKER = replace(WORKER, reads=(*WORKER.reads, "dead-letters"), writes=(*WORKER.writes, "requests", "items"))
 PROPENSITIES = Needs(reads=("feeds",), writes=("propensities", "dead-letters"), group="-propensities")
 
 

@@ -69,6 +69,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_every_ms: int = 3_000  # between two copies in Kafka of what has changed; a lost disk folds the rest
     offsets_every_ms: int = 1_000  # how often offsets are told to the broker; the worker's are for lag tools alone
     lags_every_ms: int = 5_000  # how often both lags of a partition are written to `metrics`
+    http_host: str = "127.0.0.1"  # that a worker answers HTTP on, and nobody else's as long as there is no key
+    http_port: int | None = None  # of a worker; None: it answers by topics alone
     api_key: Secret | None = None  # that HTTP clients show; None: nobody but this machine is answered
     body_bytes_max: int = 1_048_576  # of one HTTP request
     http_rate_max: int = 5_000  # HTTP requests a second from one address

@@ -13,16 +13,19 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
+from aiohttp import web
 from mode import Service
 
 from engine.errors import InputError
 from engine.policy import Policy
 from streams.embedded import warm_up
 from streams.facts import FactsReader
+from streams.gateway import Gateway
 from streams.hosting import ServicesApp, addresses, quiet_clients, refusals, refuse
+from streams.listening import listening, refuse_open_host
 from streams.login import is_refusal
 from streams.partitions import Partitions
-from streams.permissions import WORKER, ready
+from streams.permissions import HTTP_WORKER, WORKER, ready
 from streams.policy_file import read_policy
 from streams.security import refused
 from streams.settings import read_settings
@@ -77,7 +80,7 @@ class FactsService(Hosted):
     async def on_start(self) -> None:
         """Read all there is, if that is allowed."""
         try:
-            await asyncio.to_thread(ready, settings, WORKER)
+            await asyncio.to_thread(ready, settings, WORKER if settings.http_port is None else HTTP_WORKER)
         except InputError as error:
             refuse(error)
             return
@@ -111,3 +114,34 @@ class PartitionsService(Hosted):
         await self.end()
         if self.partitions is not None:
             await self.partitions.stop()
+
+
+@app.service
+class HttpService(Hosted):
+    """Answers HTTP, if the settings say where."""
+
+    gateway: Gateway | None = None
+    runner: web.AppRunner | None = None
+
+    async def on_start(self) -> None:
+        """Read what was answered lately, and listen."""
+        if refusals or settings.http_port is None:
+            return
+        try:
+            refuse_open_host(settings.http_host, settings)
+            number = await asyncio.to_thread(check, settings)
+            self.gateway = Gateway(settings, policy, number)
+            await self.gateway.start()
+            self.runner = await listening(self.gateway, settings, settings.http_host, settings.http_port)
+        except InputError as error:
+            refuse(error)
+            return
+        await self.begin(self.gateway.run())
+
+    async def on_stop(self) -> None:
+        """Let go of clients, then of the topics."""
+        if self.runner is not None:
+            await self.runner.cleanup()
+        await self.end()
+        if self.gateway is not None:
+            await self.gateway.stop()

@@ -1,0 +1,239 @@
+"""An engine that is a cluster: what clients ask a worker over HTTP goes into topics, and answers come out of them.
+
+Any worker takes what is of any user. A request goes into `requests`, and its decision is awaited in `feeds`, of
+which every gateway reads the end; a request that is refused comes back as a dead letter.
+"""
+
+import asyncio
+import logging
+import time
+from asyncio import Future
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
+from engine.policy import Policy
+from engine.pools import check_request
+from streams.asking import BusyError, ConflictError, Erased, Ordered, UnavailableError
+from streams.broker import Consumer, ConsumerRecord, KafkaError, Place, Producer, partition_of, since
+from streams.codec import Value, decode, encode
+from streams.orders import RAW
+from streams.partition import Message
+from streams.settings import Settings
+from streams.topics import retention_ms
+
+log = logging.getLogger(__name__)
+
+RECENT_MS = 300_000  # of `feeds` and `dead-letters`, read when a gateway begins
+RECENT_MAX = 20_000  # decisions at hand, for clients that ask again
+POLL_MS = 200
+ANSWER_SECONDS_MAX = 10.0  # for a decision; a worker may have to take the user's partition over first
+FIND_SECONDS_MAX = 10.0  # for a decision of long ago
+
+Identity = tuple[str, str]  # user, request id
+
+
+class Gateway:
+    """Asks the workers of a cluster."""
+
+    def __init__(self, settings: Settings, policy: Policy, partitions: int) -> None:
+        """Of topics with so many partitions; `start` connects."""
+        self.trouble: str | None = "it is reading the end of feeds"
+        self._settings = settings
+        self._policy = policy
+        self._partitions = partitions
+        self._feeds = settings.topic("feeds")
+        self._producer = Producer(settings)
+        self._reader: Consumer | None = None
+        self._recent: OrderedDict[Identity, Decision] = OrderedDict()
+        self._asked: dict[Identity, list[Future[Decision]]] = {}
+        self._places: dict[tuple[int, int], Identity] = {}  # (partition, offset) of requests that wait
+        self._waiting = 0
+        self._kept_ms: int | None = None
+
+    async def start(self) -> None:
+        """Connect, and read what was answered lately."""
+        self._kept_ms = await asyncio.to_thread(retention_ms, self._settings, RAW)
+        await self._producer.start()
+        places = [Place(self._feeds, number) for number in range(self._partitions)]
+        places.append(Place(self._settings.topic("dead-letters"), 0))
+        self._reader, ends = await since(self._settings, _before_now(RECENT_MS), places)
+        for place, end in ends.items():
+            while await self._reader.position(place) < end:
+                await self._read()
+        self.trouble = None
+
+    async def run(self) -> None:
+        """Go on reading until cancelled."""
+        while True:
+            await self._read()
+
+    async def stop(self) -> None:
+        """Disconnect; nobody waits any more."""
+        self.trouble = "it is ending"
+        for waiting in self._asked.values():
+            for done in waiting:
+                done.cancel()
+        for client in (self._reader, self._producer):
+            if client is not None:
+                await client.stop()
+
+    # What clients ask.
+
+    async def ask(self, request: Request) -> Decision:
+        """The decision of a request, as soon as a worker has made it; the same one if it has one already."""
+        check_request(request, self._policy)
+        identity = (request.user, request.request_id)
+        made = self._recent.get(identity) or await self._decided(request, identity)
+        if made.request.slots != request.slots:
+            raise ConflictError(
+                f"request {request.request_id} of user {request.user} has a decision of {made.request.slots} slots "
+                f"already, so it cannot have one of {request.slots}"
+            )
+        return made
+
+    async def _decided(self, request: Request, identity: Identity) -> Decision:
+        done: Future[Decision] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault(identity, []).append(done)
+        try:
+            (place,) = await self._sent([Message("requests", request.user.encode(), encode(request))])
+            self._places[place.partition, place.offset] = identity
+            try:
+                return await asyncio.wait_for(done, ANSWER_SECONDS_MAX)
+            except TimeoutError:
+                found = await self.find(*identity)  # it may have been answered before this gateway began
+                if found is None:
+                    raise UnavailableError("no worker has answered in time; ask again with the same id") from None
+                return found
+            finally:
+                self._places.pop((place.partition, place.offset), None)
+        finally:
+            self._asked[identity].remove(done)
+            if not self._asked[identity]:
+                del self._asked[identity]
+
+    async def report(self, reactions: Sequence[Reaction]) -> None:
+        """Send reactions; they are with all replicas when this returns. Those that were sent twice count once."""
+        for reaction in reactions:
+            if not isinstance(reaction, Seen) and reaction.action not in self._policy.actions:
+                raise InputError(
+                    f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
+                )
+        await self._sent([Message("feedback", reaction.user.encode(), encode(reaction)) for reaction in reactions])
+
+    async def put(self, items: Sequence[ItemUpdate]) -> None:
+        """Send what is known of items; workers read it a moment later."""
+        await self._sent([Message("items", update.item.encode(), encode(update)) for update in items])
+
+    async def erase(self, user: str) -> Erased:
+        """Order it; the user's worker obeys when it reads it."""
+        (place,) = await self._sent([Message("feedback", user.encode(), encode(Erase(user=user)))])
+        for identity in [identity for identity in self._recent if identity[0] == user]:
+            del self._recent[identity]
+        lapse = None if self._kept_ms is None else place.timestamp + self._kept_ms
+        return Erased(user, place.timestamp, lapse)
+
+    async def quarantine(self, what: Quarantine) -> Ordered:
+        """Order it; workers obey when they read it."""
+        numbers = [None] if what.user is not None else list(range(self._partitions))
+        key = None if what.user is None else what.user.encode()
+        places = await self._sent([Message("feedback", key, encode(what), partition=number) for number in numbers])
+        return Ordered(len(places), max(place.timestamp for place in places))
+
+    async def find(self, user: str, request_id: str) -> Decision | None:
+        """A decision that still takes reactions; one of long ago has to be looked for in `feeds`."""
+        known = self._recent.get((user, request_id))
+        if known is not None:
+            return known
+        place = Place(self._feeds, partition_of(user.encode(), self._partitions))
+        reader, ends = await since(self._settings, _before_now(self._policy.memory.window_ms), [place])
+        try:
+            return await asyncio.wait_for(_found(reader, ends, user, request_id), FIND_SECONDS_MAX)
+        except TimeoutError:
+            raise UnavailableError("feeds could not be looked through in time; ask again later") from None
+        finally:
+            await reader.stop()
+
+    def gauges(self) -> dict[str, float]:
+        """What an operator watches, by name."""
+        return {"ready": float(self.trouble is None), "waiting": self._waiting}
+
+    async def _sent(self, messages: Sequence[Message]) -> list[Any]:
+        """Send messages, and where each stands; they are acknowledged by all replicas in sync."""
+        if self.trouble:
+            raise UnavailableError(self.trouble)
+        if self._waiting >= self._settings.http_pending_max:
+            raise BusyError(f"{self._waiting} requests are waiting already")
+        self._waiting += 1
+        try:
+            return await asyncio.gather(*[await self._producer.send(message) for message in messages])
+        except KafkaError as error:
+            raise UnavailableError(f"Kafka does not take it: {error!r}") from error
+        finally:
+            self._waiting -= 1
+
+    # What comes back.
+
+    async def _read(self) -> None:
+        assert self._reader is not None
+        try:
+            fetched = await self._reader.getmany(timeout_ms=POLL_MS)
+        except KafkaError as error:
+            log.warning("feeds could not be read, trying again: %r", error)
+            return
+        for place, records in fetched.items():
+            for record in records:
+                if place.topic == self._feeds:
+                    self._take_decision(record)
+                else:
+                    self._take_letter(record)
+
+    def _take_decision(self, record: ConsumerRecord) -> None:
+        decision = _decision(record)
+        if decision is None:
+            return
+        identity = (decision.request.user, decision.request.request_id)
+        first = self._recent.setdefault(identity, decision)  # the first one of an id counts
+        while len(self._recent) > RECENT_MAX:
+            self._recent.popitem(last=False)
+        for done in self._asked.get(identity, ()):
+            if not done.done():
+                done.set_result(first)
+
+    def _take_letter(self, record: ConsumerRecord) -> None:
+        """Tell who asked that the request was refused."""
+        told = dict(record.headers)
+        if told.get("feedloom.topic") != b"requests":
+            return
+        with suppress(KeyError, ValueError):
+            place = (int(told["feedloom.partition"]), int(told["feedloom.offset"]))
+            for done in self._asked.get(self._places[place], ()):
+                if not done.done():
+                    done.set_exception(InputError(told["feedloom.reason"].decode(errors="replace")))
+
+
+async def _found(reader: Consumer, ends: dict[Place, int], user: str, request_id: str) -> Decision | None:
+    """The first decision of this id, up to where the partition ended."""
+    ((place, end),) = ends.items()
+    while await reader.position(place) < end:
+        for records in (await reader.getmany(place, timeout_ms=POLL_MS)).values():
+            for record in records:
+                decision = _decision(record) if record.key == user.encode() else None
+                if decision is not None and decision.request.request_id == request_id:
+                    return decision
+    return None
+
+
+def _before_now(ms: int) -> int:
+    return round(1000 * time.time()) - ms
+
+
+def _decision(record: ConsumerRecord) -> Decision | None:
+    value: Value | None = None
+    with suppress(InputError):
+        value = decode(record.value or b"")
+    return value if isinstance(value, Decision) else None

@@ -1,0 +1,46 @@
+"""Listening for HTTP: at an address that may be reached, by those who may reach it."""
+
+import logging
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from engine.errors import InputError
+from streams.asking import Engine
+from streams.http import application
+from streams.settings import Settings
+
+CLOSE_SECONDS = 2.0  # for clients that are being answered when it ends
+
+log = logging.getLogger(__name__)
+
+
+async def listening(engine: Engine, settings: Settings, host: str, port: int) -> web.AppRunner:
+    """A server that takes connections until its `cleanup`. Raises InputError for an address that cannot be had."""
+    runner = web.AppRunner(application(engine, settings), access_log=None, shutdown_timeout=CLOSE_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise InputError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    log.info("listening on %s", address_of(runner))
+    return runner
+
+
+def address_of(runner: web.AppRunner) -> str:
+    """Where a server listens."""
+    return "http://{}:{}".format(*runner.addresses[0][:2])
+
+
+def refuse_open_host(host: str, settings: Settings) -> None:
+    """Raise InputError for an address that others can reach, as long as there is no key that they would have."""
+    if settings.api_key is None and not _is_loopback(host):
+        raise InputError(f"host {host} is open to others: set FEEDLOOM_API_KEY first, which clients have to show")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
