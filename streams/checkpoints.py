@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +50,7 @@ class Checkpoints:
     def __init__(self, settings: Settings, number: int) -> None:
         """Connect with `start`."""
         self.lost: str | None = None
+        self.paused = False  # while a state is made that is to take the place of this one
         self.seconds = 0.0  # that the last one took,
         self.keys = 0  # and how many keys it had
         self._place = Place(settings.topic("checkpoints"), number)
@@ -71,7 +73,7 @@ class Checkpoints:
             self._making = None
             making.result()
         now = time.monotonic()
-        if now < self._due or self.lost is not None:
+        if now < self._due or self.paused or self.lost is not None:
             return
         self._due = now + self._every
         if (taken := store.notes.take(POSITION)) is not None:
@@ -84,14 +86,22 @@ class Checkpoints:
         if self.lost is None and (taken := store.notes.take(POSITION)) is not None:
             await self._make(store, taken)
 
-    async def whole(self, store: PartitionStore) -> None:
-        """Make one of all that is in a store whose changes nobody has noted. Raises KafkaError."""
+    async def whole(self, store: PartitionStore, old: PartitionStore | None = None) -> None:
+        """Make one of all that is in a store whose changes nobody has noted. Raises KafkaError.
+
+        What earlier ones hold of an `old` store that it takes the place of, and it has not, is taken out.
+        """
+        self.paused = True
+        if self._making is not None:
+            await asyncio.wait({self._making})
         name = store.notes.name_next()
         position = store.raw_position()
         if position is not None:
             everything = (pair for pair in store.everything() if pair[0] != POSITION)
-            await self._producer.write(self._place, _records(name, everything, position))
+            gone = ((key, None) for key, _ in (old.everything() if old else ()) if not store.holds(key))
+            await self._producer.write(self._place, _records(name, chain(gone, everything), position))
         store.notes.holds_all(name)
+        self.paused = old is not None  # until the store has the other's place
 
     async def _make(self, store: PartitionStore, taken: Taken) -> None:
         begun = time.monotonic()

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from engine.errors import InputError
@@ -34,6 +35,7 @@ from streams.store import PartitionStore
 from streams.store_folder import StoreDamagedError, StoreError, StoreFullError
 from streams.telling import INPUTS, alert, tell_offsets
 from streams.topics import topic_ids
+from streams.undo import erased_of, fold_anew, put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._recovering: dict[int, asyncio.Task[None]] = {}
         self._ids: asyncio.Task[dict[str, str]] | None = None
         self._without_room: dict[int, float] = {}  # partitions of which it is said, and when to try again
+        self._undoing: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     # What the group tells us.
@@ -152,15 +155,9 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 await alert(self._producer, "store-damaged", told, partition=number, folder=str(aside))
 
             store, unnoted = await store_of(self._settings, number, damaged)
-            partition = await asyncio.to_thread(
-                Partition,
-                number,
-                self._policy,
-                store,
-                partitions=self._partitions,
-                value_bytes_max=self._settings.value_bytes_max,
-                users_cached=self._settings.users_cached,
-            )
+            partition = await asyncio.to_thread(self._partition, number, store)
+            for user, at_ms in (await erased_of(self._settings, number)).items():
+                partition.forget(user, at_ms)
             await self._refuse_other_topics(partition, store)
             if unnoted:
                 await checkpoints.whole(store)
@@ -173,6 +170,61 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             await checkpoints.stop()
             raise
         return Held(partition, store, checkpoints)
+
+    def _partition(self, number: int, store: PartitionStore) -> Partition:
+        return Partition(
+            number,
+            self._policy,
+            store,
+            partitions=self._partitions,
+            value_bytes_max=self._settings.value_bytes_max,
+            users_cached=self._settings.users_cached,
+        )
+
+    # Leaving out what was quarantined.
+
+    def undo(self) -> None:
+        """Begin to fold again what holds a quarantine, beside the turns."""
+        for number, task in list(self._undoing.items()):
+            if task.done():
+                del self._undoing[number]
+                if not task.cancelled():
+                    task.result()
+        for number, held in self.owned.items():
+            if held.partition.exclusions.unfolded and number not in self._undoing:
+                self._undoing[number] = asyncio.create_task(self._undo(number, held))
+
+    async def _undo(self, number: int, held: Held) -> None:
+        """Fold a partition again, and go on with that, if it is still ours then."""
+
+        def ours() -> bool:
+            return self.owned.get(number) is held
+
+        old, of_store = (held.partition, held.store), partial(self._partition, number)
+        try:
+            new = await fold_anew(self._settings, old, of_store, self.consumer, ours)
+        except InputError as error:
+            await alert(self._producer, "quarantine-refused", str(error), partition=number)
+            held.partition.exclude(held.partition.exclusions)  # nothing can be done about it
+            held.unkept = True
+            return
+        except (KafkaError, StoreError) as error:
+            log.warning("partition %d could not be folded again, trying later: %r", number, error)
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        try:
+            await held.checkpoints.whole(new[1], old[1])
+            async with self.turning:
+                if ours():
+                    self.keep()
+                    held.partition, held.store = await put_in_place(self._settings, old, new, of_store)
+                    log.info("partition %d is without what was quarantined", number)
+        except (KafkaError, StoreError) as error:
+            log.warning("partition %d could not be folded again, it is taken over anew: %r", number, error)
+            self.let_go([number])
+        finally:
+            held.checkpoints.paused = False
+            new[1].close()
 
     def _own(self, number: int, held: Held) -> None:
         position = held.partition.position
@@ -235,6 +287,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             values = {"topic": place.topic, "from_offset": offsets[name], "to_offset": first}
             await alert(self._producer, "history-lost", told, partition=partition.number, **values)
             partition.pass_over(name, first)
+            partition.commit()  # so that it is said once
 
     # Keeping, and letting go.
 
@@ -309,10 +362,11 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
 
     async def stop(self) -> None:
         """Keep everything, and leave the group; without a broker, just leave."""
-        for task in self._recovering.values():
+        beside = [*self._recovering.values(), *self._undoing.values()]
+        for task in beside:
             task.cancel()
-        if self._recovering:
-            await asyncio.wait(self._recovering.values(), timeout=STOP_SECONDS)
+        if beside:
+            await asyncio.wait(beside, timeout=STOP_SECONDS)
         await self.put_away(list(self.owned))
         with suppress(TimeoutError):
             await asyncio.wait_for(self.consumer.stop(), STOP_SECONDS)

@@ -66,6 +66,7 @@ class Partitions:
         while True:
             await self._leave_after_a_stall()
             await self._ownership.take_over()
+            self._ownership.undo()
             self._fit_if_ours()
             await self._fetch()
             turn = asyncio.ensure_future(self._turn())

@@ -225,6 +225,10 @@ class PartitionStore:
         for _, data in self._range(LESSON):
             yield from _lessons.decode(data)
 
+    def holds(self, key: bytes) -> bool:
+        """Whether there is a raw key."""
+        return self._get(key) is not None
+
     def exclusions(self) -> Exclusions | None:
         """What the state leaves out for good."""
         data = self._get(EXCLUSIONS)

@@ -1,0 +1,97 @@
+"""A worker's partition, folded again without what was quarantined, while the one that holds it has its turns.
+
+The new state is made in a folder of its own and goes into a checkpoint whole; then it takes the old one's place
+between two turns. Whatever is killed when, the old state is there, whose quarantine still waits, or the new one.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from engine.errors import InputError
+from streams.backups import begin_from_backup
+from streams.broker import Consumer, Place, since
+from streams.exclusions import ErasedFact
+from streams.partition import Message, Partition
+from streams.recovery import opened, refold
+from streams.settings import Settings
+from streams.store import PartitionStore
+
+POLL_MS = 200
+
+State = tuple[Partition, PartitionStore]
+Open = Callable[[PartitionStore], Partition]  # the partition of a store
+
+
+async def erased_of(settings: Settings, number: int) -> dict[str, int]:
+    """The users of a partition who were erased, and up to which log time."""
+    place, found = Place(settings.topic("erased"), 0), dict[str, int]()
+    reader, ends = await since(settings, 0, [place])
+    try:
+        while await reader.position(place) < ends[place]:
+            for records in (await reader.getmany(place, timeout_ms=POLL_MS)).values():
+                for record in records:
+                    fact = msgspec.json.decode(record.value, type=ErasedFact) if record.value else None
+                    if fact is not None and fact.partition == number:
+                        found[fact.user] = fact.at_ms
+    finally:
+        await reader.stop()
+    return found
+
+
+async def fold_anew(
+    settings: Settings, old: State, partition_of: Open, consumer: Consumer, wanted: Callable[[], bool]
+) -> State:
+    """The same partition without what it leaves out, as far as its topics went when this began; it may take long.
+
+    Raises InputError where neither the topics nor a copy of the store reach back to before the quarantine.
+    """
+    partition, store = old
+    number, exclusions = partition.number, partition.exclusions
+    from_ms = min(one.what.from_ms for one in exclusions.quarantined if not one.folded)
+    folder = store.folder.with_name(f"{store.folder.name}.anew")
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    places = [Place(settings.topic(name), number) for name in ("feeds", "feedback")]
+    whole = not any((await consumer.beginning_offsets(places)).values())
+    if not whole and not await asyncio.to_thread(
+        begin_from_backup, store.folder, lambda position: position.clock_ms < from_ms, folder
+    ):
+        raise InputError(
+            f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, and "
+            "no copy of its state is older"
+        )
+    made = await opened(folder)
+    try:
+        anew = await asyncio.to_thread(partition_of, made)
+        for user, at_ms in exclusions.erased.items():
+            anew.forget(user, at_ms)
+        anew.exclude(exclusions)
+        await refold(anew, settings, unsent, wanted)
+    except BaseException:
+        made.close()
+        raise
+    return anew, made
+
+
+async def put_in_place(settings: Settings, old: State, new: State, partition_of: Open) -> State:
+    """Bring the new state to where the old one is, and let it take its place; no turn may come between."""
+    anew, made = new
+    await refold(anew, settings, unsent, lambda: True)
+    anew.pass_over("requests", old[0].position.requests)
+    anew.commit()
+    made.close()
+    old[1].close()
+    folder = old[1].folder
+    outdated = folder.with_name(f"{folder.name}.outdated")
+    shutil.rmtree(outdated, ignore_errors=True)
+    folder.rename(outdated)
+    made.folder.rename(folder)
+    shutil.rmtree(outdated, ignore_errors=True)
+    store = await opened(folder)
+    return await asyncio.to_thread(partition_of, store), store
+
+
+async def unsent(_: Sequence[Message]) -> None:
+    """What it says was said by the state that it takes the place of."""
