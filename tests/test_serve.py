@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -182,6 +182,28 @@ def test_sigterm_ends_it_soon_while_clients_are_answered_and_nothing_acknowledge
     assert seconds < 5.0
     assert "Traceback" not in product.log()
     again(product)
+
+
+def test_clients_that_say_nothing_half_of_it_or_noise_hold_nobody_up(product: EmbeddedProduct) -> None:
+    half = b"POST /v1/feeds HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    noise = [
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nX: \x00\r\n\r\n",
+        b"\x16\x03\x01\x02",
+        b"a" * 100_000,
+    ]
+    with product.server() as process, ExitStack() as held:
+        assert product.address is not None
+        for said in (b"", half[:30], half, *(noise * 8)):
+            client = held.enter_context(socket.create_connection(product.address, timeout=20))
+            client.sendall(said)
+        for number in range(20):
+            assert product.ask("ada", f"r{number}") is not None
+        assert terminate(process) < 5.0
+    told = re.findall(r"ERROR .*", product.log())
+    print(told)
+    assert len(told) == 1  # once in a while, however often it happens
+    product.judge()
 
 
 def test_a_kill_under_load_takes_nothing_that_was_acknowledged(product: EmbeddedProduct) -> None:
