@@ -11,20 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
-import faults_embedded  # noqa: E402
-import faults_kafka  # noqa: E402
-
 from kafka_broker import VERSION  # noqa: E402
 
+# The cells stand among the tests, which run eight of them.
 MATRIX: dict[str, dict[str, Callable[[Path, int], dict[str, float]]]] = {
-    "embedded": faults_embedded.CELLS,
-    "kafka": faults_kafka.CELLS,
+    engine: import_module(f"faults_{engine}").CELLS for engine in ("embedded", "kafka")
 }
 OUT = ROOT / "docs" / "proof" / "faults.json"
 
@@ -45,9 +43,7 @@ def main() -> None:
             given.out.write_text(json.dumps({**setting(), "cells": done}, indent=1) + "\n")
 
 
-def of_seed(
-    engine: str, name: str, cell: Callable[[Path, int], dict[str, float]], seed: int
-) -> dict[str, Any]:
+def of_seed(engine: str, name: str, cell: Callable[[Path, int], dict[str, float]], seed: int) -> dict[str, Any]:
     """One cell with one seed: what it says of itself, and when and of what it was."""
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="feedloom-faults-") as folder:
@@ -66,8 +62,8 @@ def setting() -> dict[str, Any]:
 
 
 def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":
