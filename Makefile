@@ -29,7 +29,9 @@ check: setup  ## lint, format, types and the one-way imports
 kafka:  ## start an Apache Kafka of its own until Ctrl-C; ARGS="--brokers 3" for three
 	@"$(PYTHON)" scripts/kafka_broker.py $(ARGS)
 
-proof: setup  ## run the closed loop over many seeds, for most of an hour; needs the extra `bench`; ARGS=--ours is quicker
+proof: setup  ## fault matrix, soak, and the closed loop over many seeds: hours; needs the extra `bench`; ARGS=--ours is quicker
+	@.venv/bin/python scripts/proof_faults.py
+	@.venv/bin/python scripts/proof_soak.py
 	@.venv/bin/python scripts/proof_simulation.py $(ARGS)
 
 wheel: setup  ## build the wheel, install it elsewhere and try it
