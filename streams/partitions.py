@@ -63,6 +63,7 @@ class Partitions:
 
     async def run(self) -> None:
         """Turn until cancelled; a cancellation waits for the end of the turn, if it comes soon."""
+        self._looped_at = time.monotonic()
         while True:
             await self._leave_after_a_stall()
             await self._ownership.take_over()

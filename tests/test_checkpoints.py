@@ -15,7 +15,7 @@ from kafka_product import Life, Product, terminate, wait_until
 from worker_judge import judge, stored
 
 from scripts.kafka_broker import Cluster
-from streams.broker import Part, Place, TransactionalProducer, committed_reader
+from streams.broker import Part, Place, TransactionalProducer, committed_reader, partition_of
 from streams.checkpoints import Checkpoints, newest, restore
 from streams.settings import Settings
 from streams.store import Changes, PartitionStore, Position
@@ -170,7 +170,7 @@ def test_an_owner_that_slept_or_was_fenced_lets_go_and_nothing_is_lost_or_double
             wait_until(lambda: "joins the group anew" in product.log(), product.log)
             time.sleep(1.0)
             second.kill()
-        time.sleep(2.5)
+        time.sleep(1.8)
 
         async def fence() -> None:
             stranger = Checkpoints(product.settings, 0)
@@ -185,6 +185,21 @@ def test_an_owner_that_slept_or_was_fenced_lets_go_and_nothing_is_lost_or_double
         terminate(first)
     judge(product, life.asked, twice=True)
     assert "Traceback" not in (product.folder / "worker.log").read_text()
+
+
+def test_a_partition_that_takes_long_to_come_back_holds_up_no_other(product: Product) -> None:
+    reaction = {"kind": "organic", "user": "u", "item": "i", "action": "like"}
+    for number in range(15_000):
+        value = msgspec.json.encode(reaction | {"event_id": str(number)})
+        product.send_raw("feedback", b"u", value, partition=0)
+    user = next(user for user in map(str, range(99)) if partition_of(user.encode(), 2) == 1)
+    product.ask(user, "r")
+    product.producer.flush()
+    with product.worker() as process:
+        wait_until(lambda: any(record.partition == 1 for record in product.read("feeds")), product.log)
+        assert "partition 0 is taken over" not in product.log()
+        product.wait_until_taken_over()
+        terminate(process)
 
 
 def flip(folder: Path, pattern: str) -> None:
@@ -206,7 +221,7 @@ def test_a_disk_that_was_damaged_or_was_full_costs_nothing_that_was_acknowledged
     stores = [product.settings.state_folder / f"partition-{number}" for number in range(product.partitions)]
     with product.worker(**OFTEN):
         wait_until(lambda: len(life.asked) > 100, product.log)
-        time.sleep(2)
+        time.sleep(1)
     flip(stores[0], "MANIFEST-*")
     flip(stores[1], "*.log")
     with product.worker(**OFTEN) as process:

@@ -18,7 +18,7 @@ from engine.population import Sums, fit
 from engine.state import UserWeights
 from streams.codec import decode, encode
 from streams.partition import REQUEST_OFFSET, Message, Partition, Record
-from streams.store import PartitionStore
+from streams.store import POSITION, PartitionStore
 
 POLICY = Policy(
     pools={
@@ -180,6 +180,43 @@ def test_a_lost_disk_is_made_again_from_feeds_and_feedback(steps, tmp_path_facto
         same_weights(users_again[user].weights, state.weights)
     assert due_again == due
     assert position_again.requests == position.requests
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=inputs(), data=st.data())
+def test_what_checkpoints_copied_is_what_stands_in_the_store(steps, data, tmp_path_factory) -> None:
+    """Wherever turns are cut, checkpoints are taken, made or given up, and the store is opened anew."""
+    folder = tmp_path_factory.mktemp("copied") / "store"
+    copy: dict[bytes, bytes | None] = {}
+    store = PartitionStore(folder, copied=True)
+    one = Partition(0, POLICY, store, partitions=1)
+    taken = None
+    for step in steps:
+        turned(one, step)
+        what = data.draw(st.sampled_from(["nothing", "keep", "take", "made", "given up", "opened anew"]))
+        if what == "keep":
+            one.commit()
+        elif what == "take" and taken is None:
+            taken = store.notes.take(POSITION)
+        elif what == "made" and taken is not None:
+            copy |= taken.changed
+            store.notes.made(taken)
+            taken = None
+        elif what == "given up" and taken is not None:
+            store.notes.taken_back()
+            taken = None
+        elif what == "opened anew":
+            store.close()
+            store = PartitionStore(folder, copied=True)
+            one, taken = Partition(0, POLICY, store, partitions=1), None
+    if taken is not None:
+        store.notes.taken_back()
+    one.commit()
+    last = store.notes.take(POSITION)
+    assert last is not None
+    copy |= last.changed
+    assert {key: value for key, value in copy.items() if value is not None} == dict(store.everything())
+    store.close()
 
 
 def same_weights(found: UserWeights | None, wanted: UserWeights | None) -> None:
