@@ -119,6 +119,9 @@ class TransactionalProducer:
         """
         try:
             await self._producer.begin_transaction()
+        except (KafkaError, AssertionError) as error:  # asserted: the client has given up between two transactions
+            raise LostError(f"transactions of {place} cannot go on: {error!r}") from error
+        try:
             await self._send(place, records)
             sent()
             await self._producer.commit_transaction()

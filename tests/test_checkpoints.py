@@ -220,8 +220,8 @@ def test_a_disk_that_was_damaged_or_was_full_costs_nothing_that_was_acknowledged
     life.start()
     stores = [product.settings.state_folder / f"partition-{number}" for number in range(product.partitions)]
     with product.worker(**OFTEN):
-        wait_until(lambda: len(life.asked) > 100, product.log)
-        time.sleep(1)
+        product.wait_until_taken_over()
+        time.sleep(1.5)
     flip(stores[0], "MANIFEST-*")
     flip(stores[1], "*.log")
     with product.worker(**OFTEN) as process:
