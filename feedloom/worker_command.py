@@ -36,6 +36,8 @@ def run_hosted(module: str, needs: Needs, given: Mapping[str, str | None], log_l
         if given.get(name) is not None:
             os.environ[PREFIX + name.upper()] = str(given[name])
     settings = read_settings()
+    if settings.http_port is not None:
+        import_module("streams.listening").refuse_open_host(settings.http_host, settings)
     ready(settings, needs)  # before anything is started: what is wrong is one sentence
     hosted = import_module(module)  # it reads the settings when it is imported
     hosting = import_module("streams.hosting")

@@ -266,6 +266,7 @@ class LocalPartitions:
             return
         self.keep()
         self._owned[anew.number] = put_in_place(self._ground, owned, anew.made)
+        log.info("partition %d is without what was quarantined", anew.number)
 
     def back_up(self) -> None:
         """Copy the stores, to begin from where the topics no longer reach back; it may run in a thread."""
