@@ -32,7 +32,7 @@ class Engine:
         (folder / "policy.toml").write_text(POLICY)
         self.policy = read_policy(folder / "policy.toml")
         self.now_ms = 1_800_000_000_000
-        self.topics = LocalTopics(folder / "data", partitions, 20_000, lambda: self.now_ms)
+        self.topics = LocalTopics(folder / "data", partitions, 5_000, lambda: self.now_ms)
         self.partitions = LocalPartitions(self.topics, self.policy, Settings())
         self.partitions.recover()
         self.number = 0
