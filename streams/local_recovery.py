@@ -13,7 +13,7 @@ from streams.log import LogRecord
 from streams.partition import Message, Partition, Record
 from streams.recovery import moment_of
 from streams.settings import Settings
-from streams.store import PartitionStore, Position
+from streams.store import OtherVersionError, PartitionStore, Position
 from streams.store_folder import StoreDamagedError, set_aside
 
 log = logging.getLogger(__name__)
@@ -103,6 +103,10 @@ def _fit_store(ground: Ground, number: int, alert: Alert) -> Owned:
             owned = ground.open(number, folder)
         except StoreDamagedError as error:
             alert("damaged-store", f"{error}; it is set aside as {set_aside(folder)}")
+        except OtherVersionError as error:
+            if not all(ground.topics.log(topic, number).begin == 0 for topic in ("feeds", "feedback")):
+                raise
+            alert("state-of-another-version", f"{error}; it is set aside as {set_aside(folder)}, and folded again")
         else:
             if fits(owned.partition.position):
                 return owned

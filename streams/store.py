@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 from rocksdict import Checkpoint as DiskCopy
-from rocksdict import WriteBatch
+from rocksdict import DbClosedError, WriteBatch
 
 from engine.errors import InputError
 from engine.state import (
@@ -133,6 +133,10 @@ def read_position(data: bytes) -> Position:
     return _positions.decode(data)
 
 
+class OtherVersionError(InputError):
+    """The state was written by another version of Feedloom."""
+
+
 class PartitionStore:
     """One partition's store, which a second process cannot open. All of it raises StoreError where it is no use."""
 
@@ -157,9 +161,9 @@ class PartitionStore:
         return self._notes
 
     def position(self) -> Position | None:
-        """How far it has come; None if it is new. Raises InputError for a store of another version."""
+        """How far it has come; None if it is new. Raises OtherVersionError for a store of another version."""
         if any(self._get(other) is not None for other in OTHER_POSITIONS):
-            raise InputError(
+            raise OtherVersionError(
                 "the state was written by another version of Feedloom: remove the folder, and it comes back from "
                 "feeds and feedback"
             )
@@ -316,8 +320,9 @@ class PartitionStore:
                 self._store.compact_range(key, key + b"\xff")
 
     def close(self) -> None:
-        """Let go of it."""
-        with suppress(StoreError), typed_errors(self.folder):  # what cannot be put in order is folded again
+        """Let go of it; again it does nothing."""
+        # What cannot be put in order is folded again.
+        with suppress(StoreError, DbClosedError), typed_errors(self.folder):
             self._store.close()
 
 

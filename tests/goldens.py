@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from engine.decision import Decision
-from engine.events import Acted, Organic, Request, Seen
+from engine.events import Acted, Erase, Organic, Quarantine, Request, Seen
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
 from engine.propensity_record import PropensityRecord, propensity_record
 from streams.codec import Value, decode, encode
@@ -16,6 +16,8 @@ KINDS: dict[str, type[Value]] = {
     "seen": Seen,
     "acted": Acted,
     "organic": Organic,
+    "erase": Erase,
+    "quarantine": Quarantine,
     "decision": Decision,
     "propensities": PropensityRecord,
 }

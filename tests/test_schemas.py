@@ -18,6 +18,8 @@ TOPIC_OF = {
     "seen": "feedback",
     "acted": "feedback",
     "organic": "feedback",
+    "erase": "feedback",
+    "quarantine": "feedback",
     "decision": "feeds",
     "propensities": "propensities",
     "item": "items",
