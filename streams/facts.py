@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 POLL_MS = 500
 
+_populations = msgspec.json.Decoder(PopulationRecord)  # made before there are threads, as in streams/partition.py
+
 
 class FactsReader:
     """Keeps the newest facts. A micro-batch takes `facts` once, so it never straddles a change."""
@@ -71,7 +73,7 @@ class FactsReader:
         if not values:
             return known
         try:
-            newest = await asyncio.to_thread(msgspec.json.decode, values[-1], type=PopulationRecord)
+            newest = await asyncio.to_thread(_populations.decode, values[-1])
             return (
                 await asyncio.to_thread(population_of, newest, policy) if newest.version > known.version else known
             )

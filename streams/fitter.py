@@ -64,6 +64,9 @@ def _taught(records: list[SumsRecord]) -> list[int]:
     return [record.records for record in records]
 
 
+_sums = msgspec.json.Decoder(SumsRecord)  # made before there are threads, as in streams/partition.py
+
+
 class Fitter:
     """Fits version k when every partition has passed it, once, from the sums that each had there."""
 
@@ -98,7 +101,7 @@ class Fitter:
 
     async def _take(self, value: bytes) -> None:
         try:
-            self._fits.take(await asyncio.to_thread(msgspec.json.decode, value, type=SumsRecord))
+            self._fits.take(await asyncio.to_thread(_sums.decode, value))
         except msgspec.DecodeError as error:
             log.error("sums that cannot be read are left out: %s", error)
 

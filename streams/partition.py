@@ -34,6 +34,10 @@ SUMS_BYTES_MAX = 8 << 20  # beyond it, sums are published with the most frequent
 PAIRS_SENT = 2  # times `neighbours_max`, or half of that, and so on until they fit into a message
 LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
+# Made here, before there are threads: msgspec learns a type while it holds no lock, and partitions come back side by
+# side. A thread that reads what another one is still learning ends the process.
+_sums = msgspec.json.Decoder(SumsRecord)
+
 
 class Record(NamedTuple):
     """A record of a topic, as it came."""
@@ -117,7 +121,7 @@ class Partition:
         self._due = list(store.due())
         heapify(self._due)
         stored = store.sums()
-        self._sums = merged([msgspec.json.decode(stored, type=SumsRecord)] if stored else [])
+        self._sums = merged([_sums.decode(stored)] if stored else [])
         for at_ms, lesson in store.lessons():
             self._sums.absorb([lesson], at_ms, policy)
         self._begin()
