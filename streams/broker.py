@@ -200,9 +200,12 @@ async def since(settings: Settings, at_ms: int, places: Sequence[Place]) -> tupl
 
 
 async def read_merged(
-    settings: Settings, begin: Mapping[Place, int], time_of: Callable[[ConsumerRecord], tuple[int, int]]
+    settings: Settings,
+    begin: Mapping[Place, int],
+    time_of: Callable[[ConsumerRecord], tuple[int, int]],
+    until: Mapping[Place, int] | None = None,
 ) -> AsyncIterator[list[ConsumerRecord]]:
-    """The records of these partitions from these offsets to where they end now, merged by their time.
+    """The records of these partitions from these offsets to where they end now, or `until`, merged by their time.
 
     Each partition keeps its own order. Of every partition only a chunk is in memory.
     """
@@ -211,6 +214,8 @@ async def read_merged(
     try:
         consumer.assign(list(begin))
         ends = await consumer.end_offsets(list(begin))
+        if until is not None:
+            ends = {place: min(end, until[place]) for place, end in ends.items()}
         for place, first in (await consumer.beginning_offsets(list(begin))).items():
             consumer.seek(place, min(max(begin[place], first), ends[place]))
         heads: dict[Place, deque[ConsumerRecord]] = {place: deque() for place in begin}

@@ -80,7 +80,12 @@ class Checkpoints:
             self._making = asyncio.create_task(self._make(store, taken))
 
     async def last(self, store: PartitionStore) -> None:
-        """Make one of what is left, before the store is closed."""
+        """Make one of what is left, before the store is closed.
+
+        None where another state is about to take this one's place: changes of this one have no place behind that.
+        """
+        if self.paused:
+            return
         if self._making is not None:
             await self._making
         if self.lost is None and (taken := store.notes.take(POSITION)) is not None:
@@ -89,7 +94,8 @@ class Checkpoints:
     async def whole(self, store: PartitionStore, old: PartitionStore | None = None) -> None:
         """Make one of all that is in a store whose changes nobody has noted. Raises KafkaError.
 
-        What earlier ones hold of an `old` store that it takes the place of, and it has not, is taken out.
+        What earlier ones hold of an `old` store that it takes the place of, and it has not, is taken out. That one
+        makes no more of them, also if this fails: nobody knows then which is the newest.
         """
         self.paused = True
         if self._making is not None:
@@ -98,7 +104,7 @@ class Checkpoints:
         position = store.raw_position()
         if position is not None:
             everything = (pair for pair in store.everything() if pair[0] != POSITION)
-            gone = ((key, None) for key, _ in (old.everything() if old else ()) if not store.holds(key))
+            gone = ((key, None) for key in (_keys_of_checkpoints(old) if old else ()) if not store.holds(key))
             await self._producer.write(self._place, _records(name, chain(gone, everything), position))
         store.notes.holds_all(name)
         self.paused = old is not None  # until the store has the other's place
@@ -130,6 +136,14 @@ class Checkpoints:
         """Disconnect."""
         self.cancel()
         await self._producer.stop()
+
+
+def _keys_of_checkpoints(store: PartitionStore) -> Iterator[bytes]:
+    """All keys that the checkpoints of a store may hold: those it has, then those that went since the last one."""
+    for key, _ in store.everything():
+        yield key
+    if (taken := store.notes.take(POSITION)) is not None:
+        yield from taken.changed
 
 
 def _records(name: str, changed: Iterable[tuple[bytes, bytes | None]], position: bytes | None) -> Iterator[Part]:

@@ -21,6 +21,7 @@ from streams.broker import (
     Consumer,
     ConsumerRecord,
     KafkaError,
+    LostError,
     Place,
     Producer,
     Rebalanced,
@@ -35,7 +36,7 @@ from streams.store import PartitionStore
 from streams.store_folder import StoreDamagedError, StoreError, StoreFullError
 from streams.telling import INPUTS, alert, tell_offsets
 from streams.topics import topic_ids
-from streams.undo import erased_of, fold_anew, put_in_place
+from streams.undo import Open, State, erased_of, fold_anew, put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -213,17 +214,33 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             await asyncio.sleep(RETRY_SECONDS)
             return
         try:
-            await held.checkpoints.whole(new[1], old[1])
+            await self._put_in_place(number, held, old, new, of_store)
+        except (KafkaError, StoreError) as error:
+            log.warning("partition %d could not be folded again, it is taken over anew: %r", number, error)
+
+    async def _put_in_place(self, number: int, held: Held, old: State, new: State, of_store: Open) -> None:
+        """Go on with the new state of a partition; if that fails half-way, with what the newest checkpoint says."""
+
+        def ours() -> bool:
+            return self.owned.get(number) is held
+
+        try:
+            if ours():
+                await held.checkpoints.whole(new[1], old[1])
             async with self.turning:
                 if ours():
                     self.keep()
+                if ours():  # and the old state could be kept
                     held.partition, held.store = await put_in_place(self._settings, old, new, of_store)
+                    held.checkpoints.paused = False
                     log.info("partition %d is without what was quarantined", number)
-        except (KafkaError, StoreError) as error:
-            log.warning("partition %d could not be folded again, it is taken over anew: %r", number, error)
-            self.let_go([number])
+        except LostError as error:
+            held.checkpoints.lost = str(error)
+        except BaseException:
+            if ours():
+                self.let_go([number])
+            raise
         finally:
-            held.checkpoints.paused = False
             new[1].close()
 
     def _own(self, number: int, held: Held) -> None:
@@ -346,6 +363,9 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 self._close(self.owned.pop(number))
 
     def _close(self, held: Held) -> None:
+        undoing = self._undoing.get(held.partition.number)
+        if undoing is not None and undoing is not asyncio.current_task():
+            undoing.cancel()
         held.checkpoints.cancel()
         held.store.close()
         ending = asyncio.create_task(held.checkpoints.stop())

@@ -6,7 +6,7 @@ hold beyond it is folded again.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -108,8 +108,9 @@ async def refold(
     settings: Settings,
     sent: Callable[[Sequence[Message]], Awaitable[None]],
     wanted: Callable[[], bool],
+    until: Mapping[str, int] | None = None,
 ) -> None:
-    """Bring a partition to where the topics end now, as long as it is `wanted`.
+    """Bring a partition to where the topics end now, or to these offsets, as long as it is `wanted`.
 
     `sent` sends messages and returns when they are acknowledged. What is folded is kept as it goes.
 
@@ -122,7 +123,8 @@ async def refold(
         return moment_of("feeds" if record.topic == feeds.topic else "feedback", record.timestamp, record.value)
 
     begin = {feeds: partition.position.feeds, feedback: partition.position.feedback}
-    async for records in read_merged(settings, begin, time_of):
+    ends = None if until is None else {feeds: until["feeds"], feedback: until["feedback"]}
+    async for records in read_merged(settings, begin, time_of, ends):
         messages: list[Message] = []
         last_ms = max((record.timestamp for record in records if place_of(record) == feedback), default=0)
         for count, record in enumerate(records, 1):

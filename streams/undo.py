@@ -44,12 +44,12 @@ async def erased_of(settings: Settings, number: int) -> dict[str, int]:
 async def fold_anew(
     settings: Settings, old: State, partition_of: Open, consumer: Consumer, wanted: Callable[[], bool]
 ) -> State:
-    """The same partition without what it leaves out, as far as its topics went when this began; it may take long.
+    """The same partition without what it leaves out, as far as it had come when this began; it may take long.
 
     Raises InputError where neither the topics nor a copy of the store reach back to before the quarantine.
     """
     partition, store = old
-    number, exclusions = partition.number, partition.exclusions
+    number, exclusions, until = partition.number, partition.exclusions, partition.position.offsets()
     from_ms = min(one.what.from_ms for one in exclusions.quarantined if not one.folded)
     folder = store.folder.with_name(f"{store.folder.name}.anew")
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -64,11 +64,12 @@ async def fold_anew(
         )
     made = await opened(folder)
     try:
+        made.keep_topic_ids(store.topic_ids())
         anew = await asyncio.to_thread(partition_of, made)
         for user, at_ms in exclusions.erased.items():
             anew.forget(user, at_ms)
         anew.exclude(exclusions)
-        await refold(anew, settings, unsent, wanted)
+        await refold(anew, settings, unsent, wanted, until)
     except BaseException:
         made.close()
         raise
@@ -76,13 +77,19 @@ async def fold_anew(
 
 
 async def put_in_place(settings: Settings, old: State, new: State, partition_of: Open) -> State:
-    """Bring the new state to where the old one is, and let it take its place; no turn may come between."""
+    """Bring the new state to where the old one is, and let it take its place; no turn may come between.
+
+    Neither store is of use after that, nor if it fails.
+    """
     anew, made = new
-    await refold(anew, settings, unsent, lambda: True)
-    anew.pass_over("requests", old[0].position.requests)
-    anew.commit()
-    made.close()
-    old[1].close()
+    try:
+        # No further: what it would have to say of records beyond, nobody has said.
+        await refold(anew, settings, unsent, lambda: True, old[0].position.offsets())
+        anew.pass_over("requests", old[0].position.requests)
+        anew.commit()
+    finally:
+        made.close()
+        old[1].close()
     folder = old[1].folder
     outdated = folder.with_name(f"{folder.name}.outdated")
     shutil.rmtree(outdated, ignore_errors=True)

@@ -15,11 +15,11 @@ from random import Random
 from uuid import uuid4
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError
+from kafka.errors import KafkaError
 
 from scripts.kafka_broker import Cluster
 from streams.settings import Settings
-from streams.topics import create
+from streams.topics import TOPICS, create
 
 WAIT_SECONDS_MAX = 60.0
 USERS = 24
@@ -45,7 +45,9 @@ history_max = 60
 class Product:
     """Topics of its own, a policy, users who react, and a folder for the worker's state."""
 
-    def __init__(self, kafka: Cluster, folder: Path, *, partitions: int = 2, policy: str = POLICY) -> None:
+    def __init__(
+        self, kafka: Cluster, folder: Path, *, partitions: int = 2, policy: str = POLICY, replication: int = 1
+    ) -> None:
         self.settings = Settings(
             bootstrap=kafka.bootstrap,
             topic_prefix=f"t{uuid4().hex[:8]}.",
@@ -57,7 +59,7 @@ class Product:
         self.partitions = partitions
         assert self.settings.policy is not None
         self.settings.policy.write_text(policy)
-        create(self.settings, partitions, 1)
+        create(self.settings, partitions, replication)
         self.producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=2)
         self.last: dict[TopicPartition, int] = defaultdict(lambda: -1)  # acknowledged of what was sent
         self._begun = 0  # where the latest worker's log begins
@@ -118,18 +120,23 @@ class Product:
     def log(self) -> str:
         return (self.folder / "worker.log").read_text(errors="replace")[-6000:]
 
+    def log_of_latest(self) -> str:
+        """Since the latest worker began."""
+        return (self.folder / "worker.log").read_bytes()[self._begun :].decode(errors="replace")
+
     def committed(self, job: str = "") -> dict[TopicPartition, int]:
         """How far the group of the workers, or of a job, says it has come."""
         try:
             (of_group,) = self._admin.list_group_offsets({self.settings.group + job: None}).values()
-        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError):  # of a broker that just began
+        except KafkaError as error:  # of a broker that is gone, or just began
+            if not error.retriable:
+                raise
             return {}
         return {place: known.offset for place, known in of_group.items()}
 
     def wait_until_taken_over(self) -> None:
         """Until the worker that was started last has all partitions, and all that is in the topics of them."""
-        path = self.folder / "worker.log"
-        wait_until(lambda: path.read_bytes()[self._begun :].count(b"is taken over") >= self.partitions, self.log)
+        wait_until(lambda: self.log_of_latest().count("is taken over at") >= self.partitions, self.log)
 
     def wait_until_worked_off(self) -> None:
         """Until the group has come past everything that was sent to it."""
@@ -143,6 +150,16 @@ class Product:
             )
 
         wait_until(done, self.log)
+
+    def in_sync(self) -> bool:
+        """Whether every copy of every topic has caught up."""
+        described = self._admin.describe_topics([self.settings.topic(spec.name) for spec in TOPICS])
+        parts = [part for topic in described for part in topic["partitions"]]
+        return all(len(part["isr_nodes"]) == len(part["replica_nodes"]) for part in parts)
+
+    def decided(self) -> set[str]:
+        """The ids of requests that have a decision."""
+        return {json.loads(record.value)["request"]["request_id"] for record in self.read("feeds")}
 
     def read(self, topic: str) -> list:
         """All records of a topic, by partition and offset."""
