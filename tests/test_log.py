@@ -142,16 +142,17 @@ def test_a_log_of_empty_segments_reads_as_nothing(tmp_path: Path) -> None:
 
 
 def test_a_reader_sees_the_log_as_it_was_when_it_began_to_read(tmp_path: Path) -> None:
-    with opened(tmp_path, 200) as log:
-        for number in range(20):
-            put(log, b"%d" % number, b"v")
-        reader = log.read(0, most=1)
-        seen = next(reader)
-        for number in range(20, 40):
-            put(log, b"%d" % number, b"v")
-        seen += [record for chunk in reader for record in chunk]
-        assert [record.offset for record in seen] == list(range(20))
-        assert offsets(log) == list(range(40))
+    for count in range(15, 25):  # whether or not its last segment is full by then
+        with opened(tmp_path / str(count), 200) as log:
+            for number in range(count):
+                put(log, b"%d" % number, b"v")
+            reader = log.read(0, most=1)
+            seen = next(reader)
+            for number in range(count, 40):
+                put(log, b"%d" % number, b"v")
+            seen += [record for chunk in reader for record in chunk]
+            assert [record.offset for record in seen] == list(range(count))
+            assert offsets(log) == list(range(40))
 
 
 def test_a_reader_that_is_abandoned_half_way_does_no_harm(tmp_path: Path) -> None:
@@ -510,6 +511,7 @@ def test_compaction_that_is_killed_before_any_of_its_steps_loses_nothing_and_bri
         with opened(folder, 1) as log:
             read = records(log)
             assert (log.end, log.damages) == (5, [])
+            assert {path.suffix for path in folder.iterdir()} == {".log"}
             assert put(log, b"d", b"1", 9) == 5
         assert [record.offset for record in read] in ([0, 1, 2, 3, 4], [2, 3]), left
         assert {record.key: record.value for record in read if record.value} == {b"a": b"2", b"c": b"1"} or (
