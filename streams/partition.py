@@ -34,8 +34,8 @@ SUMS_BYTES_MAX = 8 << 20  # beyond it, sums are published with the most frequent
 PAIRS_SENT = 2  # times `neighbours_max`, or half of that, and so on until they fit into a message
 LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
-# Made here, before there are threads: msgspec learns a type while it holds no lock, and partitions come back side by
-# side. A thread that reads what another one is still learning ends the process.
+# Made here, before there are threads: msgspec learns a type without a lock, and partitions come back side by side.
+# A thread that reads what another one is still learning ends the process.
 _sums = msgspec.json.Decoder(SumsRecord)
 
 
