@@ -309,10 +309,16 @@ def replay_command(folder: Path, batch: int, *, as_json: bool) -> None:
 
 @cli.command()
 @click.option("--records", type=click.Path(path_type=Path), help="Rebuild every decision of this recording.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Read all that a server has kept, and rebuild its feeds."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def doctor(records: Path | None, *, as_json: bool) -> None:
-    """Check this installation, and with --records that every decision follows from its record alone."""
-    checks = examine(records)
+def doctor(records: Path | None, data: Path | None, *, as_json: bool) -> None:
+    """Check this installation, and with --records that every decision follows from its record alone.
+
+    With --data DIR also that every batch and every state that `feedloom serve` has kept there can be read.
+    """
+    checks = examine(records, data)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode({"checks": checks})).decode())
     else:

@@ -67,7 +67,7 @@ TOPICS = (
     TopicSpec("policy", "name", "the operator", "compact"),
     # A population holds the neighbours of all items; so do a partition's sums.
     TopicSpec("population", "version", "the fitter", "compact", value_bytes_max=32 * MEBIBYTE),
-    TopicSpec("erased", "user", "the operator", "compact"),
+    TopicSpec("erased", "user", "the worker", "compact"),
     TopicSpec("sums", "partition", "the worker", "compact", split=True, value_bytes_max=32 * MEBIBYTE),
     TopicSpec("checkpoints", "place in a store", "the worker", "compact", split=True),
     TopicSpec("alerts", "name", "the worker", "delete"),
