@@ -220,6 +220,7 @@ class LocalPartitions:
         number, at_ms = self.topics.part_of(user), self.topics.now_ms()
         self._fold(number, [Unwritten(user.encode(), encode(Erase(user=user)))], at_ms)
         self.keep()
+        self.topics.sync()  # nothing that is promised here is to come back with a power cut
         for identity in [identity for identity in self._recent if identity[0] == user]:
             del self._recent[identity]
         self._owned[number].store.scrub(user)
