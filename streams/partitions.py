@@ -189,8 +189,12 @@ class Partitions:
         if turned is not None:
             touched.add(turned)
             records = self._taken("feedback", turned, self._settings.reactions_per_turn)
-            for record in records:
-                messages += self._owned[turned].partition.react(plain(record), records[-1].timestamp)
+            try:
+                for record in records:
+                    messages += self._owned[turned].partition.react(plain(record), records[-1].timestamp)
+            except StoreError:
+                await acknowledged(decided)  # or what is folded again would not see them, and decide once more
+                raise
         rest = await on_their_way(self._producer, messages)
         passing("before-acknowledgement")
         self._note_offsets(await acknowledged(decided + rest))
