@@ -182,14 +182,14 @@ def group_member(settings: Settings, listener: Rebalanced, topics: Sequence[str]
 async def whole_topic(settings: Settings, *topics: str) -> tuple[Consumer, dict[Place, int]]:
     """A reader of all of some topics, without a group, and where each of their partitions ended when it began."""
     consumer = _consumer(settings, *map(settings.topic, topics))
-    await consumer.start()
+    await _start(consumer)
     return consumer, await consumer.end_offsets(list(consumer.assignment()))
 
 
 async def since(settings: Settings, at_ms: int, places: Sequence[Place]) -> tuple[Consumer, dict[Place, int]]:
     """A reader of what came to these partitions since a time, and where each ends now."""
     consumer = _consumer(settings)
-    await consumer.start()
+    await _start(consumer)
     consumer.assign(places)
     ends = await consumer.end_offsets(places)
     begins = await consumer.offsets_for_times(dict.fromkeys(places, at_ms))
@@ -210,7 +210,7 @@ async def read_merged(
     Each partition keeps its own order. Of every partition only a chunk is in memory.
     """
     consumer = _consumer(settings)
-    await consumer.start()
+    await _start(consumer)
     try:
         consumer.assign(list(begin))
         ends = await consumer.end_offsets(list(begin))
@@ -266,7 +266,7 @@ class CommittedReader:
 async def committed_reader(settings: Settings, place: Place) -> AsyncIterator[CommittedReader]:
     """A reader of one partition for as long as the block lasts, which is of everything up to now."""
     consumer = _consumer(settings, isolation_level="read_committed")
-    await consumer.start()
+    await _start(consumer)
     try:
         consumer.assign([place])
         begin, end = await consumer.beginning_offsets([place]), await consumer.end_offsets([place])
@@ -288,6 +288,15 @@ def partition_of(key: bytes, partitions: int) -> int:
 def plain(record: ConsumerRecord) -> Record:
     """A record as a partition takes it."""
     return Record(record.offset, record.timestamp, record.key, record.value)
+
+
+async def _start(consumer: Consumer) -> None:
+    """Connect, or let go of what it has by then."""
+    try:
+        await consumer.start()
+    except BaseException:
+        await consumer.stop()
+        raise
 
 
 def _consumer(settings: Settings, *topics: str, **options: Any) -> Consumer:

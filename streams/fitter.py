@@ -10,7 +10,7 @@ from engine.policy import Policy
 from engine.population import fit
 from engine.population_record import record_of, shortlisted
 from engine.sums_record import SumsRecord, merged
-from streams.broker import Producer, whole_topic
+from streams.broker import KafkaError, Producer, whole_topic
 from streams.facts import FactsReader
 from streams.partition import Message
 from streams.settings import Settings
@@ -82,6 +82,9 @@ class Fitter:
         while True:
             try:
                 await self._read()
+            except KafkaError as error:
+                log.warning("the fitter got no answer, and begins anew: %r", error)
+                await asyncio.sleep(RETRY_SECONDS)
             except Exception:
                 log.exception("the fitter failed, and begins anew")
                 await asyncio.sleep(RETRY_SECONDS)
