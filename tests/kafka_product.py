@@ -162,8 +162,12 @@ class Product:
         return {json.loads(record.value)["request"]["request_id"] for record in self.read("feeds")}
 
     def read(self, topic: str) -> list:
-        """All records of a topic, by partition and offset."""
-        consumer = KafkaConsumer(bootstrap_servers=self.settings.bootstrap, enable_auto_commit=False)
+        """All records of a topic, of transactions those that are committed, by partition and offset."""
+        consumer = KafkaConsumer(
+            bootstrap_servers=self.settings.bootstrap,
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+        )
         name = self.settings.topic(topic)
         consumer.topics()
         places = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
