@@ -6,8 +6,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from faults_kafka import decisions
 from kafka_product import POLICY, Product, terminate, wait_until
-from test_worker import decisions, stored
+from worker_judge import stored
 
 from engine.decision import Decision, difference
 from engine.population_record import PopulationRecord, WeightsRecord

@@ -1,28 +1,25 @@
-"""The Kafka worker against Apache Kafka: killed anywhere, it loses nothing and doubles nothing."""
+"""The Kafka worker against Apache Kafka: what it answers, learns, publishes and refuses."""
 
-import shutil
 import signal
 import time
 from pathlib import Path
-from random import Random
 
 import msgspec
 import pytest
+from faults_kafka import POISON, decisions, ended_in_order_under_load, poisoned
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka_product import Life, Product, terminate, wait_until
-from worker_judge import judge, stored
+from worker_judge import stored
 
-from engine.decision import Decision
 from engine.newcomers import taught_at
 from engine.sums_record import SumsRecord
 from scripts.kafka_broker import Cluster
-from streams.codec import decode
 from streams.policy_file import read_policy
 from streams.store import Changes, PartitionStore, Position
 
 SEED = 20261126
-FAILPOINTS = ("before-acknowledgement", "after-acknowledgement", "inside-batch", "after-batch")
+KEY = b"poisoned"
 
 
 @pytest.fixture
@@ -30,36 +27,6 @@ def product(kafka: Cluster, tmp_path: Path):
     made = Product(kafka, tmp_path)
     yield made
     made.close()
-
-
-def test_killed_anywhere_it_loses_nothing_and_doubles_nothing(product: Product) -> None:
-    """
-    load  ======================================================================
-    worker  [--x] [--x] [--x] [--x] [--x] wiped [----------------] SIGTERM, judge
-             before  after  inside  after  at random
-    """
-    print(f"seed {SEED}")
-    random = Random(SEED)
-    life = Life(product, SEED)
-    life.start()
-    for failpoint in FAILPOINTS:
-        with product.worker(f"{failpoint}:{random.randrange(5, 40)}") as process:
-            assert process.wait(40) == -signal.SIGKILL, product.log()
-    with product.worker() as process:
-        before = len(life.asked)
-        wait_until(lambda: len(life.asked) > before + 50)
-        time.sleep(2 + random.random())
-        process.kill()
-    with product.worker() as process:
-        life.stop()
-        product.wait_until_worked_off()
-        assert terminate(process) < 5.0
-    judge(product, life.asked)
-    shutil.rmtree(product.settings.state_folder)
-    with product.worker() as process:
-        product.wait_until_taken_over()
-        terminate(process)
-    judge(product, life.asked)
 
 
 @pytest.fixture(scope="module")
@@ -75,79 +42,8 @@ def served(kafka: Cluster, tmp_path_factory: pytest.TempPathFactory):
     made.close()
 
 
-def decisions(product: Product, user: str, count: int) -> list[Decision]:
-    """A user's feeds, as soon as there are so many."""
-    found: list[Decision] = []
-
-    def there() -> bool:
-        values = [decode(record.value) for record in product.read("feeds") if record.key == user.encode()]
-        found[:] = [value for value in values if isinstance(value, Decision)]
-        return len(found) >= count
-
-    wait_until(there, product.log)
-    return found
-
-
-KEY = b"poisoned"
-ORGANIC = {"kind": "organic", "event_id": "e", "user": "poisoned", "item": "i", "action": "like"}
-
-
-def request(**changes: object) -> bytes:
-    asked = {"kind": "request", "request_id": "p", "user": "poisoned", "slots": 1}
-    return msgspec.json.encode(asked | changes)
-
-
-POISON = {
-    "bytes": (KEY, b"\xff\x00{", "not an event or decision"),
-    "no JSON": (KEY, b'{"kind":', "not an event or decision"),
-    "schema": (KEY, request(slots="ten"), "$.slots"),
-    "version": (KEY, request(schema=9), "schema version 9 is not known"),
-    "NaN": (KEY, request().replace(b"1", b"NaN"), "not an event or decision"),
-    "null key": (None, request(), "the key is missing"),
-    "another's key": (b"x", request(), "the key is not the user's id"),
-    "oversize": (KEY, b" " * 300_000, "at most 262144 are read"),
-    "no value": (KEY, None, "no value"),
-    "too many slots": (KEY, request(slots=999), "at most 100 slots by the policy"),
-    "no such pool": (KEY, request(candidates={"z": ["i"]}), "no external pool"),
-    "a time beyond all": (KEY, request(ts_ms=2**64), "ts_ms counts milliseconds"),
-    "other kind": (KEY, msgspec.json.encode(ORGANIC), "stands among the requests"),
-}
-
-
 def test_poison_becomes_a_dead_letter_with_its_origin_and_the_next_message_is_served(served: Product) -> None:
-    partition = 1
-    for topic in ("requests", "feedback"):
-        for key, value, _ in POISON.values():
-            served.send_raw(topic, key, value, partition)
-    far_slot = {"kind": "seen", "event_id": "e", "user": "poisoned", "request_id": "r", "slot": 2**64, "item": "i"}
-    served.send_raw("feedback", KEY, msgspec.json.encode(far_slot), partition)
-    unknown = {"kind": "organic", "event_id": "e", "user": "poisoned", "item": "i", "action": "unheard of"}
-    served.send_raw("feedback", b"poisoned", msgspec.json.encode(unknown), partition)
-    served.producer.flush()
-    served.ask("after", "the next")
-    served.send(
-        "feedback", "after", {"kind": "organic", "event_id": "e", "user": "after", "item": "i", "action": "like"}
-    )
-    served.wait_until_worked_off()
-    (decision,) = decisions(served, "after", 1)
-    assert decision.request.request_id == "the next"
-    letters = served.read("dead-letters")
-    origins = [{name: value.decode() for name, value in letter.headers} for letter in letters]
-    requests = [
-        (letter, told)
-        for letter, told in zip(letters, origins, strict=True)
-        if told["feedloom.topic"] == "requests"
-    ]
-    assert [int(told["feedloom.offset"]) for _, told in requests] == list(range(len(POISON)))
-    for (letter, told), (name, (key, value, reason)) in zip(requests, POISON.items(), strict=True):
-        assert (letter.key, letter.value) == (key, value or b""), name
-        assert told["feedloom.partition"] == str(partition), name
-        assert reason in told["feedloom.reason"], name
-    of_feedback = [told["feedloom.reason"] for told in origins if told["feedloom.topic"] == "feedback"]
-    # "other kind" is a reaction there; the unknown action and the slot are not.
-    assert len(of_feedback) == len(POISON) + 1
-    assert any("slots count from 0 to 999" in reason for reason in of_feedback)
-    assert "the policy does not name action 'unheard of': add [actions.\"unheard of\"]" in of_feedback
+    assert poisoned(served) > 2 * len(POISON)
 
 
 def test_an_oversize_record_that_was_compressed_becomes_the_beginning_of_a_dead_letter(served: Product) -> None:
@@ -272,46 +168,10 @@ def decode_sums(value: bytes) -> SumsRecord:
     return msgspec.json.decode(value, type=SumsRecord)
 
 
-def test_a_worker_that_is_told_to_end_ends_within_five_seconds_and_nothing_is_read_again(product: Product) -> None:
-    life = Life(product, SEED + 2)
-    life.start()
-    with product.worker() as process:
-        wait_until(lambda: bool(product.last) and any(o > 0 for o in product.committed().values()), product.log)
-        time.sleep(1)
-        assert terminate(process) < 5.0, product.log()
-        assert process.returncode == 0, product.log()
-    life.stop()
-    committed = product.committed()
-    for number in range(product.partitions):
-        store = PartitionStore(product.settings.state_folder / f"partition-{number}")
-        position = store.position()
-        store.close()
-        for topic in ("requests", "feedback"):
-            (place,) = [at for at in committed if at.topic.endswith(topic) and at.partition == number]
-            assert committed[place] == getattr(position, topic)  # so what is read next has not been folded
-    with product.worker() as process:
-        product.wait_until_worked_off()
-        terminate(process)
-    judge(product, life.asked)
-
-
-def test_a_second_worker_takes_its_part_and_gives_it_back(product: Product) -> None:
-    life = Life(product, SEED + 3)
-    life.start()
-    with product.worker() as first:
-        wait_until(lambda: len(product.read("feeds")) > 20, product.log)
-        with product.worker(FEEDLOOM_STATE_FOLDER=str(product.folder / "elsewhere")) as second:
-            other = product.folder / "elsewhere" / "partition-1"
-            wait_until(
-                lambda: other.exists() or (product.folder / "elsewhere" / "partition-0").exists(), product.log
-            )
-            time.sleep(2)
-            assert terminate(second) < 5.0
-        time.sleep(2)
-        life.stop()
-        product.wait_until_worked_off()
-        terminate(first)
-    judge(product, life.asked)
+def test_a_worker_that_is_told_to_end_ends_within_five_seconds_and_nothing_is_read_again(
+    kafka: Cluster, tmp_path: Path
+) -> None:
+    assert ended_in_order_under_load(tmp_path, SEED + 2, kafka, ends=1)["requests"] > 0
 
 
 def test_a_worker_refuses_topics_that_would_lose_or_mix_up_users(kafka: Cluster, tmp_path: Path) -> None:
