@@ -153,7 +153,12 @@ class Product:
 
     def in_sync(self) -> bool:
         """Whether every copy of every topic has caught up."""
-        described = self._admin.describe_topics([self.settings.topic(spec.name) for spec in TOPICS])
+        try:
+            described = self._admin.describe_topics([self.settings.topic(spec.name) for spec in TOPICS])
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            return False
         parts = [part for topic in described for part in topic["partitions"]]
         return all(len(part["isr_nodes"]) == len(part["replica_nodes"]) for part in parts)
 
@@ -162,13 +167,30 @@ class Product:
         return {json.loads(record.value)["request"]["request_id"] for record in self.read("feeds")}
 
     def read(self, topic: str) -> list:
+        """As `_read`, from whichever broker is there."""
+        end = time.monotonic() + WAIT_SECONDS_MAX
+        while True:
+            try:
+                return self._read(topic)
+            except KafkaError as error:  # it asked one that was killed
+                if not error.retriable or time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
+
+    def _read(self, topic: str) -> list:
         """All records of a topic, of transactions those that are committed, by partition and offset."""
         consumer = KafkaConsumer(
             bootstrap_servers=self.settings.bootstrap,
             enable_auto_commit=False,
             isolation_level="read_committed",
         )
-        name = self.settings.topic(topic)
+        try:
+            return self._read_with(consumer, self.settings.topic(topic))
+        finally:
+            consumer.close()
+
+    @staticmethod
+    def _read_with(consumer: KafkaConsumer, name: str) -> list:
         consumer.topics()
         places = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
         consumer.assign(places)
@@ -178,7 +200,6 @@ class Product:
         while any(consumer.position(place) < ends[place] for place in places):
             for fetched in consumer.poll(200).values():
                 records += fetched
-        consumer.close()
         return sorted(records, key=lambda record: (record.partition, record.offset))
 
 
