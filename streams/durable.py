@@ -119,6 +119,7 @@ class DurableEngine:
         self._fitting: Task[Fit | None] | None = None
         self._undoing: Task[Anew | None] | None = None
         self._copying: Task[None] | None = None
+        self._unsynced: OSError | None = None
         self._kept_at = self._ticked_at = self._tidied_at = self._backed_up_at = time.monotonic()
 
     # What clients ask.
@@ -226,13 +227,24 @@ class DurableEngine:
         await self._drop_work()
         while True:
             try:
-                await asyncio.to_thread(self.partitions.recover)
+                await self._to_the_end(self.partitions.recover)
             except FAILURES as error:
                 log.error("the engine cannot begin, trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 self.trouble = None
                 return
+
+    async def _to_the_end(self, work: Callable[[], None]) -> None:
+        """Do it in a thread; where we are cancelled, make it end soon and wait for that."""
+        working = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            self.partitions.halted = True
+            await asyncio.wait({working})
+            working.exception()  # it is told by now that it is not wanted
+            raise
 
     async def _run(self) -> None:
         """Turn until cancelled."""
@@ -253,6 +265,9 @@ class DurableEngine:
 
     async def _turn(self) -> None:
         """Answer some of those who wait; tell them when all of it is where it has to be."""
+        if self._unsynced is not None:
+            error, self._unsynced = self._unsynced, None
+            raise error
         turned = [lane.turn() for lane in self._lanes]
         if any(turned) and self._settings.fsync == "always":
             await asyncio.to_thread(self.topics.sync)
@@ -302,7 +317,8 @@ class DurableEngine:
                 self.partitions.switch(anew)
 
     async def _drop_work(self) -> None:
-        """Wait for what is made beside everything else, and drop it."""
+        """Wait for what is made beside everything else, which is not to take long, and drop it."""
+        self.partitions.halted = True
         fitting, undoing, copying = self._fitting, self._undoing, self._copying
         self._fitting = self._undoing = self._copying = None
         for work in (fitting, undoing, copying):
@@ -312,6 +328,7 @@ class DurableEngine:
                     work.exception()  # what it was for begins anew
         if undoing is not None and not undoing.cancelled() and undoing.exception() is None:
             self.partitions.drop(undoing.result())
+        self.partitions.halted = False
 
     async def _sync_now_and_then(self) -> None:
         """Put the logs on the disk itself, by `fsync = "interval"`."""
@@ -320,7 +337,8 @@ class DurableEngine:
             try:
                 await asyncio.to_thread(self.topics.sync)
             except OSError as error:
-                log.error("the logs are not on the disk itself: %s", error)
+                self._unsynced = error  # for the next turn
+                self._wake.set()
 
     def _fail(self, trouble: str) -> None:
         """Answer nobody until this is over."""

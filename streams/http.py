@@ -1,9 +1,9 @@
 """The HTTP face of an engine: ask for a feed, report reactions, put items, and what operators look at.
 
 What cannot be used gets one sentence and a status that says whose turn it is: 400 for a body that cannot be read,
-401 without the key, 404, 405, 409 for an id that belongs to another decision, 413 for too much, 415 for what is no
-JSON, 422 for what the policy refuses, 429 for too many at a time, 503 while the engine cannot answer. Nothing of it
-is written, and refusals of one kind are logged once in a while, not each time.
+401 without the key, 403 for who may not ask without one, 404, 405, 409 for an id that belongs to another decision,
+413 for too much, 415 for what is no JSON, 422 for what the policy refuses, 429 for too many at a time, 503 while
+there is no answer. Nothing of it is written, and refusals of one kind are logged once in a while, not each time.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import msgspec
@@ -117,6 +118,9 @@ class _Face:
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
         if self._key and request.path not in PUBLIC and not hmac.compare_digest(given, self._key):
             raise Refusal(401, "send the API key as `Authorization: Bearer KEY`", **{"WWW-Authenticate": "Bearer"})
+        # A name that a page has made to mean this machine lets it read what only this machine may.
+        if not self._key and not is_loopback(request.url.host or ""):
+            raise Refusal(403, "without an API key this server is to be asked as localhost")
         # A page of another site can send a browser here, but not with this type.
         there = request.match_info.http_exception is None
         if there and request.method == "POST" and request.content_type != "application/json":
@@ -195,6 +199,14 @@ class _Face:
     async def openapi(self, _: web.Request) -> web.Response:
         """GET /openapi.json."""
         return _json(document(keyed=self._key is not None))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is a name or address of this machine that nobody else can reach."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Rates:

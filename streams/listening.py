@@ -1,13 +1,12 @@
 """Listening for HTTP: at an address that may be reached, by those who may reach it."""
 
 import logging
-from ipaddress import ip_address
 
 from aiohttp import web
 
 from engine.errors import InputError
 from streams.asking import Engine
-from streams.http import application
+from streams.http import application, is_loopback
 from streams.settings import Settings
 
 CLOSE_SECONDS = 2.0  # for clients that are being answered when it ends
@@ -30,17 +29,11 @@ async def listening(engine: Engine, settings: Settings, host: str, port: int) ->
 
 def address_of(runner: web.AppRunner) -> str:
     """Where a server listens."""
-    return "http://{}:{}".format(*runner.addresses[0][:2])
+    host, port = runner.addresses[0][:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def refuse_open_host(host: str, settings: Settings) -> None:
     """Raise InputError for an address that others can reach, as long as there is no key that they would have."""
-    if settings.api_key is None and not _is_loopback(host):
+    if settings.api_key is None and not is_loopback(host):
         raise InputError(f"host {host} is open to others: set FEEDLOOM_API_KEY first, which clients have to show")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -44,6 +44,10 @@ RECENT_MAX = 2_000  # decisions at hand, for clients that ask again
 FIND_BYTES = 64 << 10  # of `feeds`, read at a time when a decision is looked for
 
 Identity = tuple[str, str]  # user, request id
+# Made here, and not when threads first need them at once: msgspec does not bear that.
+_populations = msgspec.json.Decoder(PopulationRecord)
+_sums = msgspec.json.Decoder(SumsRecord)
+_erased = msgspec.json.Decoder(ErasedFact)
 
 
 class Fit(NamedTuple):
@@ -73,7 +77,8 @@ class LocalPartitions:
         self._fits = Fits(topics.partitions)
         self._new_sums: list[bytes] = []
         self._policy = policy
-        self._ground = Ground(topics, policy, settings)
+        self.halted = False  # whether recovery and re-folds are to end soon
+        self._ground = Ground(topics, policy, settings, lambda: not self.halted)
         self._catalogue = CatalogueWriter()
         self._owned: list[Owned] = []
         self._unkept: set[int] = set()
@@ -126,7 +131,7 @@ class LocalPartitions:
         found: dict[int, dict[str, int]] = defaultdict(dict)
         for chunk in self.topics.log("erased").read():
             for record in chunk:
-                fact = msgspec.json.decode(record.value or b"", type=ErasedFact)
+                fact = _erased.decode(record.value or b"")
                 found[fact.partition][fact.user] = fact.at_ms
         return found
 
@@ -304,7 +309,7 @@ class LocalPartitions:
         values, self._new_sums = self._new_sums, []
         for value in values:
             try:
-                self._fits.take(msgspec.json.decode(value, type=SumsRecord))
+                self._fits.take(_sums.decode(value))
             except msgspec.DecodeError as error:
                 log.error("sums that cannot be read are left out: %s", error)
         due = self._fits.due(self.facts.population.version)
@@ -327,7 +332,7 @@ class LocalPartitions:
     def _readable(self, value: bytes) -> Population | None:
         """A population version as it is published, or None where it is of no use now."""
         try:
-            return population_of(msgspec.json.decode(value, type=PopulationRecord), self._policy)
+            return population_of(_populations.decode(value), self._policy)
         except (msgspec.DecodeError, InputError) as error:
             log.error("a population version is not used: %s", error)
             return None

@@ -24,6 +24,10 @@ Send = Callable[[Iterable[Message]], None]
 Alert = Callable[[str, str], None]
 
 
+class HaltedError(Exception):
+    """What takes long was ended before its end; what it has kept so far is not lost."""
+
+
 class Owned(NamedTuple):
     """A partition and its store."""
 
@@ -37,6 +41,7 @@ class Ground(NamedTuple):
     topics: LocalTopics
     policy: Policy
     settings: Settings
+    wanted: Callable[[], bool]  # whether to go on with what takes long
 
     def folder(self, number: int) -> Path:
         """Where the store of a partition is."""
@@ -77,7 +82,7 @@ def take_over(ground: Ground, number: int, erased: Mapping[str, int], send: Send
                 lapsed = f"{topic} of partition {number} begins at {begin}, and the state has seen it up to {seen}"
                 alert("records-lapsed", f"{lapsed}: what was between is lost")
                 partition.pass_over(topic, begin)
-        refold(partition, ground.topics, send)
+        refold(ground, partition, send)
         # Of a request whose decision is there, the topic's end may have been cut off.
         ground.topics.log("requests", number).advance(partition.position.requests)
     except BaseException:
@@ -116,11 +121,11 @@ def _fit_store(ground: Ground, number: int, alert: Alert) -> Owned:
         begin_from_backup(folder, fits)
 
 
-def refold(partition: Partition, topics: LocalTopics, send: Send) -> None:
-    """Bring a partition to where `feeds` and `feedback` end, and keep it."""
-    feedback = topics.log("feedback", partition.number)
+def refold(ground: Ground, partition: Partition, send: Send) -> None:
+    """Bring a partition to where `feeds` and `feedback` end, and keep it. Raises HaltedError where nobody waits."""
+    feedback = ground.topics.log("feedback", partition.number)
     folded = 0
-    for topic, record in _merged(topics, partition):
+    for topic, record in _merged(ground.topics, partition):
         plain = Record(*record[:4])
         if topic == "feeds":
             send(partition.adopt(plain, dict(record.headers)))
@@ -129,6 +134,8 @@ def refold(partition: Partition, topics: LocalTopics, send: Send) -> None:
         folded += 1
         if folded % KEEP_RECORDS == 0:
             partition.commit()
+            if not ground.wanted():
+                raise HaltedError
     partition.commit()
     if folded:
         log.info("partition %d: %d records are folded again", partition.number, folded)

@@ -57,10 +57,16 @@ class LocalTopics:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(folder)
-            self.partitions = _agreed(folder, partitions)
-            self._open()
         except OSError as error:
             raise InputError(f"cannot keep data in {folder}: {error.strerror}") from error
+        try:
+            self.partitions = _agreed(folder, partitions)
+            self._open()
+        except BaseException as error:
+            self._lock.close()
+            if isinstance(error, OSError):
+                raise InputError(f"cannot keep data in {folder}: {error.strerror}") from error
+            raise
 
     def _open(self) -> None:
         specs = {spec.name: spec for spec in TOPICS}

@@ -33,7 +33,7 @@ def fold_anew(ground: Ground, owned: Owned) -> Owned:
         for user, at_ms in exclusions.erased.items():
             anew.partition.forget(user, at_ms)
         anew.partition.exclude(exclusions)
-        refold(anew.partition, ground.topics, _unsent)
+        refold(ground, anew.partition, _unsent)
     except BaseException:
         anew.store.close()
         raise
@@ -42,7 +42,7 @@ def fold_anew(ground: Ground, owned: Owned) -> Owned:
 
 def put_in_place(ground: Ground, owned: Owned, anew: Owned) -> Owned:
     """Bring the new state to where the old one is, and let it take its place."""
-    refold(anew.partition, ground.topics, _unsent)
+    refold(ground, anew.partition, _unsent)
     anew.partition.pass_over("requests", owned.partition.position.requests)
     anew.partition.commit()
     owned.store.close()

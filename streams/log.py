@@ -90,6 +90,7 @@ class PartitionLog:
         self.last_ms = 0  # log time of the latest batch
         self._folder = folder
         self._segment_bytes = segment_bytes
+        self._file = -1
         self._dirty = self._broken = False
         self._syncing = Lock()  # a thread may sync a segment while another one is begun
         folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +120,7 @@ class PartitionLog:
         if not records:
             return first
         if self._broken:
-            raise OSError(f"{self._folder}: half a batch could not be taken back; open the log anew")
+            raise OSError(f"{self._folder}: what was written last is not known to be there; open the log anew")
         if self._size >= self._segment_bytes:
             self._begin_segment()
         at_ms = self.last_ms = max(self.last_ms, at_ms)
@@ -215,7 +216,9 @@ class PartitionLog:
         """Sync it and let go of it."""
         with suppress(OSError):  # what is not on the disk is lost at a power cut alone
             self.sync()
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _open_last(self) -> None:
         """Go on after the last batch that is whole."""
@@ -253,8 +256,12 @@ class PartitionLog:
 
     def _sync(self) -> None:
         if self._dirty:
-            self._dirty = False
-            os.fsync(self._file)
+            self._dirty = False  # what is appended meanwhile, by another thread, sets it again
+            try:
+                os.fsync(self._file)
+            except OSError:
+                self._dirty = self._broken = True  # asked again, the kernel may say that all is well
+                raise
 
 
 class _Segment:

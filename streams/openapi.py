@@ -112,6 +112,7 @@ BODIES = ("FeedRequest", "Seen", "Acted", "Organic", "ItemUpdate", "Quarantine")
 WHY = {
     400: "The body cannot be read",
     401: "Without the API key",
+    403: "Asked by another name than this machine's, and without an API key",
     404: "There is none",
     409: "The request id belongs to another decision",
     413: "Too much",
@@ -223,6 +224,10 @@ def document(*, keyed: bool) -> dict[str, Any]:
                 if not path.startswith("/health"):
                     operation["security"] = [{"key": []}]
                     operation["responses"]["401"] = _answer(401)
+    else:
+        for operations in paths.values():
+            for operation in operations.values():
+                operation["responses"]["403"] = _answer(403)
     return whole
 
 

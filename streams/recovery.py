@@ -31,6 +31,9 @@ class _Moment(Struct):
     at_ms: int
 
 
+_moments = msgspec.json.Decoder(_Moment)
+
+
 def moment_of(topic: str, at_ms: int, value: bytes | None) -> tuple[int, int]:
     """Where a record of `feeds` or `feedback` stands in time: a decision's is that of its request.
 
@@ -40,7 +43,7 @@ def moment_of(topic: str, at_ms: int, value: bytes | None) -> tuple[int, int]:
     if topic != "feeds":
         return at_ms, 1
     with suppress(msgspec.DecodeError, UnicodeDecodeError, TypeError):
-        return msgspec.json.decode(value or b"", type=_Moment).at_ms, 0
+        return _moments.decode(value or b"").at_ms, 0
     return at_ms, 0
 
 

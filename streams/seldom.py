@@ -7,7 +7,7 @@ SELDOM_SECONDS = 5.0
 
 
 class Seldom(logging.Filter):
-    """Lets a message through once in a while, with how often it was held back; messages are told apart by `msg`."""
+    """Lets a message through once in a while; messages are told apart by their form, before values are put in."""
 
     def __init__(self) -> None:
         """Nothing was said yet."""

@@ -20,6 +20,7 @@ from streams.settings import Settings
 from streams.store import PartitionStore
 
 POLL_MS = 200
+_erased = msgspec.json.Decoder(ErasedFact)
 
 State = tuple[Partition, PartitionStore]
 Open = Callable[[PartitionStore], Partition]  # the partition of a store
@@ -33,7 +34,7 @@ async def erased_of(settings: Settings, number: int) -> dict[str, int]:
         while await reader.position(place) < ends[place]:
             for records in (await reader.getmany(place, timeout_ms=POLL_MS)).values():
                 for record in records:
-                    fact = msgspec.json.decode(record.value, type=ErasedFact) if record.value else None
+                    fact = _erased.decode(record.value) if record.value else None
                     if fact is not None and fact.partition == number:
                         found[fact.user] = fact.at_ms
     finally:

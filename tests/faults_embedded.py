@@ -20,7 +20,7 @@ from embedded_product import EmbeddedProduct, Visitors, limit_files, terminate
 from kafka_product import POLICY, wait_until
 
 from engine.decision import Decision
-from engine.events import Acted, Quarantine, Request, Seen
+from engine.events import Acted, Organic, Quarantine, Request, Seen
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import LocalTopics
 from streams.log import Unwritten
@@ -414,6 +414,31 @@ def ended_in_order_under_load(folder: Path, seed: int) -> Figures:
     assert "are folded again" not in product.log().rpartition("listening")[2]
     product.judge()
     return {"seconds_to_end": round(slowest, 2)}
+
+
+@cell
+def ended_in_order_while_it_recovers(folder: Path, seed: int) -> Figures:
+    """Of a long log without a state; what was folded until then is not folded once more."""
+    product = EmbeddedProduct(folder)
+    topics = LocalTopics(product.data, 1, 64 << 20)
+    rows = [
+        Unwritten(b"u", msgspec.json.encode(Organic(event_id=f"{n}", user="u", item=f"i{n % 50}", action="like")))
+        for n in range(30_000)
+    ]
+    for begin in range(0, len(rows), 1000):
+        topics.append("feedback", 0, rows[begin : begin + 1000], topics.now_ms())
+    topics.close()
+    with product.server(ready=False) as process:
+        wait_until(lambda: "reading what the topics hold" in product.log(), product.log)
+        time.sleep(1.0)
+        seconds = terminate(process)
+    assert seconds < 5.0
+    store = PartitionStore(product.data / "state" / "partition-0")
+    position = store.position()
+    store.close()
+    assert position is not None
+    assert 0 < position.feedback < len(rows)
+    return {"folded": position.feedback, **judged(product)}
 
 
 @cell
