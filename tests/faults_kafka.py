@@ -49,6 +49,8 @@ OFTEN = {"FEEDLOOM_CHECKPOINT_EVERY_MS": "200"}
 SELDOM = {"FEEDLOOM_CHECKPOINT_EVERY_MS": "600000"}
 PATIENT = {"FEEDLOOM_SESSION_MS": "10000"}
 LONG_WINDOW = POLICY.replace("window_ms = 6000", "window_ms = 600000")
+# A broker that was killed may come back when its controller has missed it for so long; by default 9 seconds.
+QUICK = ("broker.session.timeout.ms=2000", "broker.heartbeat.interval.ms=500")
 POINTS = 20  # at least, at which a worker is killed at random
 HOUR_MS = 3_600_000
 CELLS: dict[str, Cell] = {}
@@ -300,7 +302,7 @@ def served_again(product: Product, life: Life, requests: int = 50) -> None:
 
 def through_an_outage(folder: Path, seed: int, seconds: float, **environment: str) -> Figures:
     """One broker, one worker that stays alive, users who go on asking."""
-    with cluster() as kafka, producing(folder, kafka) as product, living(product, seed) as life:
+    with cluster(1, QUICK) as kafka, producing(folder, kafka) as product, living(product, seed) as life:
         assert kafka.brokers, "this cell stops brokers, so it needs its own"
         with product.worker(**OFTEN, **environment) as process:
             product.wait_until_taken_over()
@@ -333,7 +335,7 @@ def broker_gone_for_longer_than_the_session(folder: Path, seed: int, kafka: Clus
 @cell
 def broker_down_at_start(folder: Path, seed: int, kafka: Cluster | None = None) -> Figures:
     """A worker says so in a sentence and ends; whoever starts it again when the broker is back loses nothing."""
-    with cluster() as own, producing(folder, own) as product:
+    with cluster(1, QUICK) as own, producing(folder, own) as product:
         assert own.brokers, "this cell stops brokers, so it needs its own"
         asked = lived(product, seed, feeds=40)
         with outage(product, own.brokers[0], 0.0):
@@ -352,7 +354,7 @@ def broker_down_at_start(folder: Path, seed: int, kafka: Cluster | None = None) 
 def three_brokers_killed_in_turn(folder: Path, seed: int, kafka: Cluster | None = None) -> Figures:
     """Each topic has three copies, of which two must acknowledge; one broker after another dies and comes back."""
     with (
-        cluster(3, ("min.insync.replicas=2", "default.replication.factor=3")) as own,
+        cluster(3, (*QUICK, "min.insync.replicas=2")) as own,
         producing(folder, own, replication=3) as product,
         living(product, seed, 0.03) as life,
     ):

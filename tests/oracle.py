@@ -21,21 +21,17 @@ Timed = Sequence[tuple[int, object]]
 
 
 def kept(feeds: Timed, feedback: Timed) -> tuple[Timed, Timed]:
-    """Without what was erased or quarantined."""
-    decisions, reactions = list(feeds), list[tuple[int, object]]()
-    for at_ms, value in feedback:
-        if isinstance(value, Erase):
-            reactions = [row for row in reactions if row[1].user != value.user]
-            decisions = [row for row in decisions if row[1].request.user != value.user or row[1].at_ms > at_ms]
-        elif isinstance(value, Seen | Acted | Organic):
-            reactions.append((at_ms, value))
+    """Without what was erased, which is all of a user up to that log time, or quarantined."""
+    erased = {value.user: at_ms for at_ms, value in feedback if isinstance(value, Erase)}
     bad = [value for _, value in feedback if isinstance(value, Quarantine)]
-    for what in bad:
-        reactions = [
-            row
-            for row in reactions
-            if not (what.from_ms <= row[0] <= what.to_ms and what.user in (None, row[1].user))
-        ]
+    decisions = [row for row in feeds if row[1].at_ms > erased.get(row[1].request.user, -1)]
+    reactions = [
+        (at_ms, value)
+        for at_ms, value in feedback
+        if isinstance(value, Seen | Acted | Organic)
+        and at_ms > erased.get(value.user, -1)
+        and not any(what.from_ms <= at_ms <= what.to_ms and what.user in (None, value.user) for what in bad)
+    ]
     return decisions, reactions
 
 
