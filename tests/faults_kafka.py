@@ -214,7 +214,7 @@ def killed_at_every_failpoint(folder: Path, seed: int, kafka: Cluster | None = N
     random = Random(seed)
     with producing(folder, kafka) as product, living(product, seed) as life:
         for failpoint in FAILPOINTS:
-            passes = random.randrange(3, 8) if "checkpoint" in failpoint else random.randrange(5, 40)
+            passes = random.randrange(1, 6) if "checkpoint" in failpoint else random.randrange(5, 40)
             with product.worker(f"{failpoint}:{passes}", **OFTEN) as process:
                 killed(product, process)
         shutil.rmtree(product.settings.state_folder)
@@ -845,7 +845,9 @@ def ended_in_order_under_load(folder: Path, seed: int, kafka: Cluster | None = N
 
 
 @cell
-def erased_and_quarantined_through_kills(folder: Path, seed: int, kafka: Cluster | None = None) -> Figures:
+def erased_and_quarantined_through_kills(
+    folder: Path, seed: int, kafka: Cluster | None = None, *, thorough: bool = True
+) -> Figures:
     """
     load     ==========================================
     worker   [----] [quarantine --x] [another --x] [erase --x] [-- folded again --] judge
@@ -900,9 +902,10 @@ def erased_and_quarantined_through_kills(folder: Path, seed: int, kafka: Cluster
                 assert checkpoints == (without not in product.log_of_latest()), product.log()
             judge(product, asked, twice=True)
 
-        put_back(checkpoints=True, old=True)
         put_back(checkpoints=False, old=True)
-        put_back(checkpoints=False, old=False)
+        if thorough:
+            put_back(checkpoints=True, old=True)
+            put_back(checkpoints=False, old=False)
         earlier = delete_first_half(product)
         shutil.rmtree(state)
         brought_back(product, **OFTEN)  # from the checkpoint alone

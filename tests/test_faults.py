@@ -24,6 +24,7 @@ WORKERS = (
     "disk_full_then_freed",
     "erased_and_quarantined_through_kills",
 )
+SHORT = {"erased_and_quarantined_through_kills": {"thorough": False}}
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
@@ -35,7 +36,7 @@ def test_the_embedded_engine_loses_nothing_and_doubles_nothing_when(name: str, t
 @pytest.mark.parametrize("name", WORKERS)
 def test_workers_lose_nothing_and_double_nothing_when(name: str, kafka: Cluster, tmp_path: Path) -> None:
     print(f"seed {SEED}")
-    assert faults_kafka.CELLS[name](tmp_path, SEED, kafka)
+    assert faults_kafka.CELLS[name](tmp_path, SEED, kafka, **SHORT.get(name, {}))
 
 
 def test_the_proof_holds_every_cell_of_both_matrices_with_three_seeds_at_least() -> None:
