@@ -137,7 +137,7 @@ def test_a_partition_that_takes_long_to_come_back_holds_up_no_other(product: Pro
 
 
 def test_a_disk_that_was_damaged_costs_nothing_that_was_acknowledged(kafka: Cluster, tmp_path: Path) -> None:
-    assert a_byte_flipped_in_the_store(tmp_path, SEED + 2, kafka)["set_aside"] >= 2
+    assert a_byte_flipped_in_the_store(tmp_path, SEED + 2, kafka)["set_aside"] >= 1
 
 
 def test_damage_that_is_met_in_use_is_remembered_until_the_store_is_set_aside(tmp_path: Path) -> None:
