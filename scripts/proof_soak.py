@@ -38,7 +38,7 @@ from streams.store import Changed, Changes, PartitionStore, Position  # noqa: E4
 
 OUT = ROOT / "docs" / "proof" / "soak.json"
 PICTURE = ROOT / "docs" / "images" / "soak.png"
-USERS, ITEMS, SLOTS, PER_SECOND = 500, 400, 6, 60
+USERS, ITEMS, SLOTS, PER_SECOND = 200, 80, 6, 60  # few, so that what can be known of them is soon known
 SAMPLE_SECONDS = 2.0
 WARM_PART = 0.3  # of a soak, after which memory is to be flat
 POLICY = """
