@@ -141,7 +141,7 @@ class TransactionalProducer:
         batches = self._producer._message_accumulator._batches.values()
         ends = [batch._drain_waiter for of_place in batches for batch in of_place]
         for end in (*ends, self._producer._txn_manager.wait_for_transaction_end()):
-            if end is not None and end.done():
+            if end is not None and end.done() and not end.cancelled():
                 end.exception()
 
     async def _send(self, place: Place, records: Iterable[Part]) -> None:
@@ -163,6 +163,8 @@ class TransactionalProducer:
         except (TimeoutError, KafkaError):
             with suppress(KafkaError):
                 await self._producer.client.close()
+        finally:
+            self._hear_the_end()  # of one that was let go of on its way, and fenced after that
 
 
 def group_member(settings: Settings, listener: Rebalanced, topics: Sequence[str]) -> Consumer:
