@@ -902,9 +902,9 @@ def erased_and_quarantined_through_kills(
                 assert checkpoints == (without not in product.log_of_latest()), product.log()
             judge(product, asked, twice=True)
 
-        put_back(checkpoints=False, old=True)
         if thorough:
             put_back(checkpoints=True, old=True)
+            put_back(checkpoints=False, old=True)
             put_back(checkpoints=False, old=False)
         earlier = delete_first_half(product)
         shutil.rmtree(state)

@@ -10,12 +10,10 @@ import pytest
 from faults_kafka import (
     OFTEN,
     a_byte_flipped_in_the_store,
-    a_zombie_owner,
     alerts,
     delete_first_half,
     flip,
     remake,
-    state_wiped,
 )
 from kafka_product import Product, terminate, wait_until
 from worker_judge import stored
@@ -36,12 +34,6 @@ def product(kafka: Cluster, tmp_path: Path):
     made = Product(kafka, tmp_path)
     yield made
     made.close()
-
-
-def test_when_the_disk_is_lost_after_half_of_the_log_it_goes_on_from_checkpoints(
-    kafka: Cluster, tmp_path: Path
-) -> None:
-    assert state_wiped(tmp_path, SEED, kafka)["lapsed"] > 100
 
 
 def test_a_torn_checkpoint_is_never_read_and_a_fenced_owner_makes_none(own: Settings, tmp_path: Path) -> None:
@@ -113,12 +105,6 @@ def test_a_store_that_is_opened_again_knows_what_its_last_checkpoint_lacks(tmp_p
     store = PartitionStore(tmp_path / "store", copied=True)
     assert store.notes.lineage() is None
     store.close()
-
-
-def test_an_owner_that_slept_or_was_fenced_lets_go_and_nothing_is_lost_or_doubled(
-    kafka: Cluster, tmp_path: Path
-) -> None:
-    assert a_zombie_owner(tmp_path, SEED + 1, kafka)["requests"] > 0
 
 
 def test_a_partition_that_takes_long_to_come_back_holds_up_no_other(product: Product) -> None:

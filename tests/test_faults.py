@@ -15,12 +15,12 @@ SEEDS_MIN = 3  # that each cell has held with
 EMBEDDED = (
     "killed_at_every_failpoint",
     "disk_full_then_freed",
-    "a_byte_flipped_in_the_store",
+    "a_torn_copy_beside_a_damaged_state",
     "erased_and_quarantined_through_kills",
 )
 WORKERS = (
     "killed_at_every_failpoint",
-    "workers_join_leave_and_die",
+    "a_zombie_owner",
     "disk_full_then_freed",
     "erased_and_quarantined_through_kills",
 )
