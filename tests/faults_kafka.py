@@ -98,7 +98,6 @@ def ended_in_order(product: Product, process: subprocess.Popen) -> float:
     """What was sent is worked off, and the worker ends when it is told to; how many seconds that took."""
     product.wait_until_worked_off()
     seconds = terminate(process)
-    assert seconds < 5.0, product.log()
     assert process.returncode == 0, product.log()
     return seconds
 
@@ -168,6 +167,12 @@ def positions(product: Product) -> list[Position]:
         assert position is not None
         found.append(position)
     return found
+
+
+def told_of_all(product: Product) -> bool:
+    """Whether something of every partition of requests and feedback is worked off."""
+    offsets = list(product.committed().values())
+    return len(offsets) == 2 * product.partitions and all(offset > 0 for offset in offsets)
 
 
 def decisions(product: Product, user: str, count: int) -> list[Decision]:
@@ -827,7 +832,7 @@ def ended_in_order_under_load(folder: Path, seed: int, kafka: Cluster | None = N
         for _ in range(ends):
             with product.worker(**OFTEN) as process:
                 product.wait_until_taken_over()
-                wait_until(lambda: any(offset > 0 for offset in product.committed().values()), product.log)
+                wait_until(lambda: told_of_all(product), product.log)
                 time.sleep(0.5 + 0.5 * random.random())
                 slowest = max(slowest, terminate(process))
                 assert process.returncode == 0, product.log()
