@@ -15,7 +15,7 @@ SEEDS_MIN = 3  # that each cell has held with
 EMBEDDED = (
     "killed_at_every_failpoint",
     "disk_full_then_freed",
-    "a_torn_copy_beside_a_damaged_state",
+    "a_byte_flipped_in_the_store",
     "erased_and_quarantined_through_kills",
 )
 WORKERS = (
