@@ -188,13 +188,13 @@ async def whole_topic(settings: Settings, *topics: str) -> tuple[Consumer, dict[
     return consumer, await consumer.end_offsets(list(consumer.assignment()))
 
 
-async def since(settings: Settings, at_ms: int, places: Sequence[Place]) -> tuple[Consumer, dict[Place, int]]:
-    """A reader of what came to these partitions since a time, and where each ends now."""
-    consumer = _consumer(settings)
+async def since(settings: Settings, from_ms: Mapping[Place, int]) -> tuple[Consumer, dict[Place, int]]:
+    """A reader of what came to these partitions since a time of each, and where each ends now."""
+    consumer, places = _consumer(settings), list(from_ms)
     await _start(consumer)
     consumer.assign(places)
     ends = await consumer.end_offsets(places)
-    begins = await consumer.offsets_for_times(dict.fromkeys(places, at_ms))
+    begins = await consumer.offsets_for_times(from_ms)
     for place in places:
         begin = begins.get(place)
         consumer.seek(place, ends[place] if begin is None else begin.offset)

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
+
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
@@ -21,6 +23,7 @@ from engine.pools import check_request
 from streams.asking import BusyError, ConflictError, Erased, Ordered, UnavailableError
 from streams.broker import Consumer, ConsumerRecord, KafkaError, Place, Producer, partition_of, since
 from streams.codec import Value, decode, encode
+from streams.exclusions import ErasedFact
 from streams.orders import RAW
 from streams.partition import Message
 from streams.settings import Settings
@@ -35,6 +38,7 @@ ANSWER_SECONDS_MAX = 10.0  # for a decision; a worker may have to take the user'
 FIND_SECONDS_MAX = 10.0  # for a decision of long ago
 
 Identity = tuple[str, str]  # user, request id
+_erased = msgspec.json.Decoder(ErasedFact)
 
 
 class Gateway:
@@ -46,7 +50,8 @@ class Gateway:
         self._settings = settings
         self._policy = policy
         self._partitions = partitions
-        self._feeds = settings.topic("feeds")
+        self._feeds, self._forgotten = settings.topic("feeds"), settings.topic("erased")
+        self._erased: dict[str, int] = {}  # who was, up to which log time
         self._producer = Producer(settings)
         self._reader: Consumer | None = None
         self._recent: OrderedDict[Identity, Decision] = OrderedDict()
@@ -59,9 +64,10 @@ class Gateway:
         """Connect, and read what was answered lately."""
         self._kept_ms = await asyncio.to_thread(retention_ms, self._settings, RAW)
         await self._producer.start()
-        places = [Place(self._feeds, number) for number in range(self._partitions)]
-        places.append(Place(self._settings.topic("dead-letters"), 0))
-        self._reader, ends = await since(self._settings, _before_now(RECENT_MS), places)
+        lately = _before_now(RECENT_MS)
+        from_ms = {Place(self._feeds, number): lately for number in range(self._partitions)}
+        from_ms |= {Place(self._settings.topic("dead-letters"), 0): lately, Place(self._forgotten, 0): 0}
+        self._reader, ends = await since(self._settings, from_ms)
         for place, end in ends.items():
             while await self._reader.position(place) < end:
                 await self._read()
@@ -132,8 +138,7 @@ class Gateway:
     async def erase(self, user: str) -> Erased:
         """Order it; the user's worker obeys when it reads it."""
         (place,) = await self._sent([Message("feedback", user.encode(), encode(Erase(user=user)))])
-        for identity in [identity for identity in self._recent if identity[0] == user]:
-            del self._recent[identity]
+        self._forget(user, place.timestamp)
         lapse = None if self._kept_ms is None else place.timestamp + self._kept_ms
         return Erased(user, place.timestamp, lapse)
 
@@ -150,9 +155,10 @@ class Gateway:
         if known is not None:
             return known
         place = Place(self._feeds, partition_of(user.encode(), self._partitions))
-        reader, ends = await since(self._settings, _before_now(self._policy.memory.window_ms), [place])
+        reader, ends = await since(self._settings, {place: _before_now(self._policy.memory.window_ms)})
         try:
-            return await asyncio.wait_for(_found(reader, ends, user, request_id), FIND_SECONDS_MAX)
+            found = await asyncio.wait_for(_found(reader, ends, user, request_id), FIND_SECONDS_MAX)
+            return None if found is None or found.at_ms <= self._erased.get(user, -1) else found
         except TimeoutError:
             raise UnavailableError("feeds could not be looked through in time; ask again later") from None
         finally:
@@ -189,12 +195,14 @@ class Gateway:
             for record in records:
                 if place.topic == self._feeds:
                     self._take_decision(record)
+                elif place.topic == self._forgotten:
+                    self._take_erased(record)
                 else:
                     self._take_letter(record)
 
     def _take_decision(self, record: ConsumerRecord) -> None:
         decision = _decision(record)
-        if decision is None:
+        if decision is None or decision.at_ms <= self._erased.get(decision.request.user, -1):
             return
         identity = (decision.request.user, decision.request.request_id)
         first = self._recent.setdefault(identity, decision)  # the first one of an id counts
@@ -203,6 +211,18 @@ class Gateway:
         for done in self._asked.get(identity, ()):
             if not done.done():
                 done.set_result(first)
+
+    def _take_erased(self, record: ConsumerRecord) -> None:
+        """Somebody was erased, wherever that was asked for."""
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            fact = _erased.decode(record.value or b"")
+            self._forget(fact.user, fact.at_ms)
+
+    def _forget(self, user: str, at_ms: int) -> None:
+        self._erased[user] = max(at_ms, self._erased.get(user, -1))
+        for identity, decision in list(self._recent.items()):
+            if identity[0] == user and decision.at_ms <= at_ms:
+                del self._recent[identity]
 
     def _take_letter(self, record: ConsumerRecord) -> None:
         """Tell who asked that the request was refused."""

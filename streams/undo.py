@@ -29,7 +29,7 @@ Open = Callable[[PartitionStore], Partition]  # the partition of a store
 async def erased_of(settings: Settings, number: int) -> dict[str, int]:
     """The users of a partition who were erased, and up to which log time."""
     place, found = Place(settings.topic("erased"), 0), dict[str, int]()
-    reader, ends = await since(settings, 0, [place])
+    reader, ends = await since(settings, {place: 0})
     try:
         while await reader.position(place) < ends[place]:
             for records in (await reader.getmany(place, timeout_ms=POLL_MS)).values():

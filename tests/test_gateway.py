@@ -122,6 +122,11 @@ def test_reactions_items_and_erasures_reach_the_worker_of_the_user(two) -> None:
     wait_until(lambda: [r.key for r in product.read("erased")] == [b"fan"], product.log)
     (fact,) = [msgspec.json.decode(record.value) for record in product.read("erased")]
     assert (fact["user"], fact["at_ms"]) == ("fan", answer["erased_ms"])
+    # Both had it at hand, and only one was told to forget it.
+    for client in (one, other):
+        wait_until(
+            lambda client=client: client.call("GET", "/v1/feeds/first/explanation?user=fan")[0] == 404, product.log
+        )
 
     def blocked() -> bool:
         number = sum(record.key == b"reader" for record in product.read("requests"))
