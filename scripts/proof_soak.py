@@ -56,28 +56,44 @@ waiting_max = 50
 """
 
 
+PARTS = ("recovery", "lag embedded", "lag worker", "soak embedded", "soak worker")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--parts", nargs="*", default=PARTS, choices=PARTS, help="the others keep what is in the file"
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--lag", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=100_000, help="in the store that is taken over")
     given = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(), "commit": commit(), "minutes": given.minutes}
-    with tempfile.TemporaryDirectory(prefix="feedloom-soak-") as folder, cluster() as kafka:
-        at = Path(folder)
-        found["recovery"] = recovery(at / "recovery", given.users)
-        print(found["recovery"], file=sys.stderr, flush=True)
-        found["lag"] = {
-            "embedded": embedded_lag(made(at / "embedded-lag"), given.lag),
-            "worker": worker_lag(made(at / "worker-lag"), kafka, given.lag),
-        }
-        print({name: summary(of["samples"]) for name, of in found["lag"].items()}, file=sys.stderr, flush=True)
-        found["soak"] = {
-            "embedded": embedded_soak(made(at / "embedded"), 60.0 * given.minutes),
-            "worker": worker_soak(made(at / "worker"), kafka, 60.0 * given.minutes),
-        }
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
-    picture(found)
+    found: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    for part in given.parts:
+        with tempfile.TemporaryDirectory(prefix="feedloom-soak-") as folder, cluster() as kafka:
+            name, _, engine = part.partition(" ")
+            made_of = {"commit": commit(), **run_part(part, Path(folder) / "at", kafka, given)}
+        if engine:
+            found.setdefault(name, {})[engine] = made_of
+        else:
+            found[name] = made_of
+        print(part, {key: value for key, value in made_of.items() if key != "samples"}, file=sys.stderr, flush=True)
+        OUT.write_text(json.dumps({**found, "machine": machine()}, indent=1) + "\n")
+    if {"soak", "lag"} <= found.keys():
+        picture(found)
+
+
+def run_part(part: str, folder: Path, kafka: Cluster, given: argparse.Namespace) -> dict[str, Any]:
+    """One part of the proof."""
+    seconds = 60.0 * given.minutes
+    if part == "recovery":
+        return recovery(folder, given.users)
+    at = made(folder)
+    if part == "lag embedded":
+        return embedded_lag(at, given.lag)
+    if part == "lag worker":
+        return worker_lag(at, kafka, given.lag)
+    return embedded_soak(at, seconds) if part == "soak embedded" else worker_soak(at, kafka, seconds)
 
 
 # Beginning and watching processes.
@@ -327,7 +343,8 @@ def picture(found: dict[str, Any]) -> None:
         axes[1].plot(seconds, [sample[2] for sample in of["samples"]], label=name)
     for name, of in found["lag"].items():
         axes[2].plot([sample[0] for sample in of["samples"]], [sample[1] for sample in of["samples"]], label=name)
-    titles = ("memory under load", "descriptors under load", f"working off {found['lag']['worker']['events']:,}")
+    events = next(iter(found["lag"].values()))["events"]
+    titles = ("memory under load", "descriptors under load", f"working off {events:,}")
     for axis, title, across, up in zip(
         axes, titles, ("minutes", "minutes", "seconds"), ("MiB", "descriptors", "MiB"), strict=True
     ):
