@@ -13,6 +13,7 @@ import time
 from asyncio import Future, Task
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -116,7 +117,9 @@ class DurableEngine:
             self._quarantines,
         )
         self._wake = asyncio.Event()
-        self._fitting: Task[Fit | None] | None = None
+        # Always the same thread: what a fit needs for a moment, each thread would keep for ever.
+        self._fitter = ThreadPoolExecutor(1, "fit")
+        self._fitting: Future[Fit | None] | None = None
         self._undoing: Task[Anew | None] | None = None
         self._copying: Task[None] | None = None
         self._unsynced: OSError | None = None
@@ -221,6 +224,7 @@ class DurableEngine:
             self.partitions.keep()
         self.partitions.close()
         self.topics.close()
+        self._fitter.shutdown(wait=False)
 
     async def _recover(self) -> None:
         """Begin from what is on the disk, as soon as that can be done."""
@@ -300,7 +304,7 @@ class DurableEngine:
     def _fit(self) -> None:
         """Serve from the version that was fitted, or look for one that is due, beside everything else."""
         if self._fitting is None:
-            self._fitting = asyncio.create_task(asyncio.to_thread(self.partitions.due_fit))
+            self._fitting = asyncio.get_running_loop().run_in_executor(self._fitter, self.partitions.due_fit)
         elif self._fitting.done():
             fit, self._fitting = self._fitting.result(), None
             if fit is not None:
