@@ -210,6 +210,7 @@ class Life(threading.Thread):
         super().__init__(daemon=True)
         self.product = product
         self.asked: list[tuple[str, str]] = []
+        self.again: set[tuple[str, str]] = set()  # what was asked twice
         self._random = Random(seed)
         self._seconds_between = seconds_between
         self._stopped = threading.Event()
@@ -240,6 +241,7 @@ class Life(threading.Thread):
             self.asked.append((user, request_id))
             if self._random.random() < 0.05:  # a client that asks again
                 self.product.ask(user, request_id)
+                self.again.add((user, request_id))
             for records in consumer.poll(0).values():
                 for record in records:
                     self._react(json.loads(record.value))
