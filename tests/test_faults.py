@@ -15,8 +15,8 @@ SEEDS_MIN = 3  # that each cell has held with
 EMBEDDED = (
     "killed_at_every_failpoint",
     "disk_full_then_freed",
-    "a_byte_flipped_in_the_store",
-    "erased_and_quarantined_through_kills",
+    "an_old_state_put_back",
+    "reactions_twice_and_in_disorder",
 )
 WORKERS = (
     "killed_at_every_failpoint",
