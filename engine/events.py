@@ -141,11 +141,12 @@ class Erase(Struct, frozen=True, tag_field="kind", tag="erase", kw_only=True):
 class Quarantine(Struct, frozen=True, tag_field="kind", tag="quarantine", kw_only=True):
     """Take the reactions of a time out of what was learned: of one user, or of all in the partition it stands in.
 
-    Both ends belong to it; times are the log's, in milliseconds since the epoch.
+    Both ends belong to it; times are the log's, in milliseconds since the epoch. Without an end it ends where it
+    stands.
     """
 
     from_ms: int
-    to_ms: int
+    to_ms: int | None = None
     user: str | None = None
     schema: int = SCHEMA
 
@@ -155,7 +156,7 @@ class Quarantine(Struct, frozen=True, tag_field="kind", tag="quarantine", kw_onl
         check_ids(*([] if self.user is None else [self.user]))
         check_time(self.from_ms)
         check_time(self.to_ms)
-        if self.from_ms > self.to_ms:
+        if self.to_ms is not None and self.from_ms > self.to_ms:
             raise ValueError(f"a quarantine from {self.from_ms} to {self.to_ms} holds no time")
 
 

@@ -295,9 +295,9 @@ def gather(
     rankings = []
     for name in policy.pools:
         if name in asked:
-            ranking = asked[name].rank(visitor, facts, most)
             own = ":" in policy.pools[name].kind
-            rankings.append(_checked(name, ranking, visitor, population.size, most) if own else ranking)
+            rank = _own_rank if own else _rank
+            rankings.append(rank(name, asked[name], visitor, facts, most))
         elif name == personal:
             rankings.append(PERSONAL_FIRST)
         else:
@@ -318,6 +318,19 @@ def gather(
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
+
+
+def _rank(_: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+    return pool.rank(visitor, facts, most)
+
+
+def _own_rank(name: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:
+    """What a pool of somebody's own answers. Raises InputError for what the port forbids, or if it fails."""
+    try:
+        ranking = pool.rank(visitor, facts, most)
+    except Exception as error:
+        raise InputError(f"the pool {name!r} failed: {error!r}") from error
+    return _checked(name, ranking, visitor, facts.population.size, most)
 
 
 def _checked(name: str, ranking: Ranking, visitor: Visitor, size: int, most: int) -> Ranking:

@@ -1,7 +1,6 @@
 """`feedloom users erase`, `feedloom state rollback` and `state quarantine`: what an engine is to forget."""
 
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +10,8 @@ import click
 
 from engine.errors import InputError
 from engine.events import Erase, Quarantine
-from engine.policy import Policy
 from feedloom.kafka_commands import bootstrap_option, chosen_settings, json_option, show_document, since_ms, time_ms
 from streams.orders import FolderTarget, KafkaTarget, ServerTarget
-from streams.policy_file import read_policy
 
 Command = Callable[..., None]
 Target = KafkaTarget | ServerTarget | FolderTarget
@@ -24,7 +21,6 @@ TARGETS = [
     click.option(
         "--data", type=click.Path(path_type=Path), metavar="DIR", help="Its data, when it is not running."
     ),
-    click.option("--policy", type=click.Path(path_type=Path), metavar="FILE", help="With --data: what it serves."),
     bootstrap_option,
     click.option("--yes", is_flag=True, help="Do not ask."),
     json_option,
@@ -76,7 +72,7 @@ def rollback_command(to: str, **options: Any) -> None:
     TIME is in milliseconds since the epoch, or ISO 8601 (UTC unless it says otherwise), or a duration such as 90s,
     15m, 1h or 7d ago; it is the log's time. Feeds that were served stay facts; reactions from now on count.
     """
-    leave_out(read_time("--to", to) + 1, round(1000 * time.time()), None, options)
+    leave_out(read_time("--to", to) + 1, None, None, options)
 
 
 @state.command("quarantine")
@@ -89,12 +85,12 @@ def quarantine_command(since: str, until: str, user: str | None, **options: Any)
     leave_out(read_time("--from", since), read_time("--to", until), user, options)
 
 
-def leave_out(from_ms: int, to_ms: int, user: str | None, options: dict[str, Any]) -> None:
+def leave_out(from_ms: int, to_ms: int | None, user: str | None, options: dict[str, Any]) -> None:
     """Order a quarantine, and say so."""
     what = made(lambda: Quarantine(from_ms=from_ms, to_ms=to_ms, user=user))
     target = target_of(options)
     whose = "all reactions" if user is None else f"the reactions of user {user}"
-    span = f"from {date_of(from_ms)} to {date_of(to_ms)}"
+    span = f"from {date_of(from_ms)} to {'now' if to_ms is None else date_of(to_ms)}"
     confirmed(f"leave out {whose} {span} for good", yes=options["yes"])
     done = target.quarantine(what)
     if options["as_json"]:
@@ -120,8 +116,7 @@ def target_of(options: dict[str, Any]) -> Target:
     if url is not None:
         return ServerTarget(url, settings)
     if data is not None:
-        path = options["policy"] or settings.policy
-        return FolderTarget(data, read_policy(path) if path else Policy(), settings)
+        return FolderTarget(data, settings)
     return KafkaTarget(settings)
 
 

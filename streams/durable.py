@@ -8,9 +8,8 @@ Where the disk refuses, nothing is acknowledged, and the engine begins anew from
 
 import asyncio
 import logging
-import math
 import time
-from asyncio import Future, Task
+from asyncio import Future
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,9 @@ from engine.events import ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
 from streams.asking import BusyError, Erased, Ordered, UnavailableError
-from streams.local_partitions import Anew, Fit, LocalPartitions
-from streams.local_topics import LocalTopics, wall_ms
+from streams.beside import Beside
+from streams.local_partitions import LocalPartitions
+from streams.local_topics import TIDY_MS, LocalTopics, wall_ms
 from streams.settings import Settings
 from streams.store_folder import StoreError
 
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0  # after the disk refused something
 TICK_SECONDS = 0.5  # between two looks at whether a clock has to be moved
-TIDY_SECONDS = 60.0  # between two looks at what has lapsed
 
 FAILURES = (OSError, StoreError)  # of the disk
 
@@ -100,6 +99,7 @@ class DurableEngine:
     def __init__(self, folder: Path, policy: Policy, settings: Settings, wall: Callable[[], int] = wall_ms) -> None:
         """Raises InputError where the folder cannot be had; `run` makes it answer."""
         self.topics = LocalTopics(folder, settings.partitions, settings.segment_bytes, wall)
+        self.topics.keep_policy(policy)
         self.partitions = LocalPartitions(self.topics, policy, settings)
         self.trouble: str | None = "it is reading what its topics hold"  # why it does not answer
         self._policy = policy
@@ -117,12 +117,16 @@ class DurableEngine:
             self._quarantines,
         )
         self._wake = asyncio.Event()
-        # Always the same thread: what a fit needs for a moment, each thread would keep for ever.
-        self._fitter = ThreadPoolExecutor(1, "fit")
-        self._fitting: Future[Fit | None] | None = None
-        self._undoing: Task[Anew | None] | None = None
-        self._copying: Task[None] | None = None
-        self._unsynced: OSError | None = None
+        self._fits = Beside("a fit", self.partitions.shared.due_fit, self.partitions.shared.publish)
+        self._undoing = Beside(
+            "a state without what was quarantined",
+            self.partitions.fold_anew,
+            self.partitions.switch,
+            self.partitions.drop,
+        )
+        self._copying = Beside("a copy of the state", self.partitions.back_up, lambda _: None)
+        self._disk = ThreadPoolExecutor(1, "log")  # nothing that takes long stands before a sync
+        self._unsynced: Exception | None = None
         self._kept_at = self._ticked_at = self._tidied_at = self._backed_up_at = time.monotonic()
 
     # What clients ask.
@@ -152,7 +156,7 @@ class DurableEngine:
     async def erase(self, user: str) -> Erased:
         """Forget a user: state, copies of it, and what is at hand. Raises as `ask` does."""
         at_ms = await self._answered(self._erasures, user)
-        return Erased(user, at_ms, at_ms + self._settings.retention_ms)
+        return Erased(user, at_ms, self.topics.lapse_ms(at_ms, self._settings.retention_ms))
 
     async def quarantine(self, what: Quarantine) -> Ordered:
         """Leave reactions of a time out of what was learned, soon. Raises as `ask` does."""
@@ -169,8 +173,8 @@ class DurableEngine:
         return {
             "ready": float(self.trouble is None),
             "waiting": self.waiting,
-            "population_version": self.partitions.facts.population.version,
-            "items": self.partitions.facts.catalogue.updates,
+            "population_version": self.partitions.shared.facts.population.version,
+            "items": self.partitions.shared.facts.catalogue.updates,
             "log_bytes": self.topics.size,
         }
 
@@ -191,7 +195,7 @@ class DurableEngine:
     # What a turn does.
 
     def _put(self, puts: list[Sequence[ItemUpdate]]) -> list[None]:
-        self.partitions.put([item for items in puts for item in items])
+        self.partitions.shared.put([item for items in puts for item in items])
         return [None] * len(puts)
 
     def _react(self, reports: list[Sequence[Reaction]]) -> list[None]:
@@ -199,7 +203,6 @@ class DurableEngine:
         return [None] * len(reports)
 
     def _erase(self, users: list[str]) -> list[int]:
-        self._backed_up_at = -math.inf  # copies that hold them are gone: it is time for new ones
         return [self.partitions.erase(user) for user in users]
 
     def _quarantine(self, orders: list[Quarantine]) -> list[Ordered]:
@@ -213,22 +216,28 @@ class DurableEngine:
         syncing = asyncio.create_task(self._sync_now_and_then())
         try:
             await self._run()
+        except Exception as error:
+            self.trouble = f"it has failed: {error!r}"  # and what is in memory is not to be trusted
+            raise
         finally:
             syncing.cancel()
-            await self._drop_work()
+            await self._end_work()
 
     def stop(self) -> None:
-        """When `run` has ended: keep everything, and let go of the folder."""
+        """When `run` has ended: keep everything, unless it was in trouble, and let go of the folder."""
+        healthy = self.trouble is None
         self._fail("it is ending")
-        with suppress(*FAILURES):  # it is folded again
-            self.partitions.keep()
+        if healthy:
+            with suppress(*FAILURES):  # it is folded again
+                self.partitions.keep()
         self.partitions.close()
         self.topics.close()
-        self._fitter.shutdown(wait=False)
+        for pool in (self._fits, self._undoing, self._copying, self._disk):
+            pool.close() if isinstance(pool, Beside) else pool.shutdown(wait=False)
 
     async def _recover(self) -> None:
         """Begin from what is on the disk, as soon as that can be done."""
-        await self._drop_work()
+        await self._end_work()
         while True:
             try:
                 await self._to_the_end(self.partitions.recover)
@@ -236,6 +245,7 @@ class DurableEngine:
                 log.error("the engine cannot begin, trying again: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
+                self._unsynced = None
                 self.trouble = None
                 return
 
@@ -274,7 +284,7 @@ class DurableEngine:
             raise error
         turned = [lane.turn() for lane in self._lanes]
         if any(turned) and self._settings.fsync == "always":
-            await asyncio.to_thread(self.topics.sync)
+            await self._synced()
         for lane in self._lanes:
             lane.settle()
 
@@ -287,61 +297,43 @@ class DurableEngine:
         if now >= self._ticked_at + TICK_SECONDS:
             self._ticked_at = now
             self.partitions.tick()
-            self._fit()
-            self._undo()
-        if now >= self._tidied_at + TIDY_SECONDS:
+            self.partitions.tell_damage()
+            self._go_on_beside(now)
+        if now >= self._tidied_at + TIDY_MS / 1000.0:
             self._tidied_at = now
-            self.topics.tidy(self.topics.now_ms() - self._settings.retention_ms)
-        if self._copying is None and now >= self._backed_up_at + self._settings.backup_every_ms / 1000.0:
+            self.topics.tidy(self._settings.retention_ms)
+
+    def _go_on_beside(self, now: float) -> None:
+        """Take what is made beside the turns, and begin what is due."""
+        self._fits.go_on(due=True)
+        # A state takes another one's place while nobody copies it.
+        if not self._copying.busy:
+            self._undoing.go_on(due=self.partitions.unfolded)
+        copy = now >= self._backed_up_at + self._settings.backup_every_ms / 1000.0 or self.partitions.owes_copies
+        if copy and not self._copying.busy:
             self._backed_up_at = now
-            self._copying = asyncio.create_task(asyncio.to_thread(self.partitions.back_up))
-        if self._copying is not None and self._copying.done():
-            self._copying.result()
-            self._copying = None
-            if self._backed_up_at < 0:  # somebody was erased while it was made
-                self.partitions.forget_backups()
+        self._copying.go_on(due=copy)
 
-    def _fit(self) -> None:
-        """Serve from the version that was fitted, or look for one that is due, beside everything else."""
-        if self._fitting is None:
-            self._fitting = asyncio.get_running_loop().run_in_executor(self._fitter, self.partitions.due_fit)
-        elif self._fitting.done():
-            fit, self._fitting = self._fitting.result(), None
-            if fit is not None:
-                self.partitions.publish(fit)
-
-    def _undo(self) -> None:
-        """Fold again what holds a quarantine, beside everything else, and go on with that when it is made."""
-        if self._undoing is None:
-            if self.partitions.unfolded:
-                self._undoing = asyncio.create_task(asyncio.to_thread(self.partitions.fold_anew))
-        elif self._undoing.done():
-            anew, self._undoing = self._undoing.result(), None
-            if anew is not None:
-                self.partitions.switch(anew)
-
-    async def _drop_work(self) -> None:
-        """Wait for what is made beside everything else, which is not to take long, and drop it."""
+    async def _end_work(self) -> None:
+        """Let what is made beside the turns end soon, and drop it."""
         self.partitions.halted = True
-        fitting, undoing, copying = self._fitting, self._undoing, self._copying
-        self._fitting = self._undoing = self._copying = None
-        for work in (fitting, undoing, copying):
-            if work is not None:
-                await asyncio.wait({work})
-                if not work.cancelled():
-                    work.exception()  # what it was for begins anew
-        if undoing is not None and not undoing.cancelled() and undoing.exception() is None:
-            self.partitions.drop(undoing.result())
+        for work in (self._fits, self._undoing, self._copying):
+            await work.end()
         self.partitions.halted = False
+
+    async def _synced(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._disk, self.topics.sync)
 
     async def _sync_now_and_then(self) -> None:
         """Put the logs on the disk itself, by `fsync = "interval"`."""
         while self._settings.fsync == "interval":
             await asyncio.sleep(self._settings.fsync_every_ms / 1000.0)
+            if self.trouble:
+                continue
             try:
-                await asyncio.to_thread(self.topics.sync)
-            except OSError as error:
-                self._unsynced = error  # for the next turn
+                await self._synced()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next turn must not acknowledge anything
+                self._unsynced = error
                 self._wake.set()
 
     def _fail(self, trouble: str) -> None:

@@ -41,7 +41,7 @@ class Exclusions(Struct, frozen=True, array_like=True):
         if at_ms <= self.erased.get(user, -1):
             return True
         return any(
-            one.what.from_ms <= at_ms <= one.what.to_ms and one.what.user in (None, user)
+            one.what.from_ms <= at_ms <= (one.what.to_ms or 0) and one.what.user in (None, user)
             for one in self.quarantined
         )
 
@@ -54,11 +54,24 @@ class Exclusions(Struct, frozen=True, array_like=True):
         """The same, and this user."""
         return replace(self, erased={**self.erased, user: max(at_ms, self.erased.get(user, -1))})
 
-    def with_quarantine(self, offset: int, what: Quarantine) -> "Exclusions":
-        """The same, and this quarantine, unless it is known."""
+    @property
+    def oldest_unfolded(self) -> Quarantined:
+        """The quarantine whose time begins first, of those that the state still holds."""
+        return min((one for one in self.quarantined if not one.folded), key=lambda one: one.what.from_ms)
+
+    def with_quarantine(self, offset: int, what: Quarantine, at_ms: int) -> "Exclusions":
+        """The same, and this quarantine, unless it is known. Without an end it ends where its record stands."""
         if any(one.offset == offset for one in self.quarantined):
             return self
+        if what.to_ms is None:
+            what = replace(what, to_ms=max(at_ms, what.from_ms))
         return replace(self, quarantined=(*self.quarantined, Quarantined(offset, what, folded=False)))
+
+    def without_oldest(self) -> "Exclusions":
+        """The same, where nothing can be done about the oldest that waits."""
+        oldest = self.oldest_unfolded
+        done = tuple(replace(one, folded=True) if one is oldest else one for one in self.quarantined)
+        return replace(self, quarantined=done)
 
     def all_folded(self) -> "Exclusions":
         """The same, for a state that is made without any of it."""

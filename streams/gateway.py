@@ -7,23 +7,19 @@ which every gateway reads the end; a request that is refused comes back as a dea
 import asyncio
 import logging
 import time
-from asyncio import Future
-from collections import OrderedDict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
-
-import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
+from streams.answers import Answers, Identity, decided
 from streams.asking import BusyError, ConflictError, Erased, Ordered, UnavailableError
-from streams.broker import Consumer, ConsumerRecord, KafkaError, Place, Producer, partition_of, since
-from streams.codec import Value, decode, encode
-from streams.exclusions import ErasedFact
+from streams.broker import Consumer, KafkaError, Place, Producer, partition_of, since
+from streams.codec import encode
 from streams.orders import RAW
 from streams.partition import Message
 from streams.settings import Settings
@@ -32,13 +28,11 @@ from streams.topics import retention_ms
 log = logging.getLogger(__name__)
 
 RECENT_MS = 300_000  # of `feeds` and `dead-letters`, read when a gateway begins
-RECENT_MAX = 20_000  # decisions at hand, for clients that ask again
 POLL_MS = 200
 ANSWER_SECONDS_MAX = 10.0  # for a decision; a worker may have to take the user's partition over first
+LOOK_SECONDS = 2.0  # after which it is looked for, in case that it was made long ago
+FINDING_MAX = 2  # who look through `feeds` at a time
 FIND_SECONDS_MAX = 10.0  # for a decision of long ago
-
-Identity = tuple[str, str]  # user, request id
-_erased = msgspec.json.Decoder(ErasedFact)
 
 
 class Gateway:
@@ -51,12 +45,10 @@ class Gateway:
         self._policy = policy
         self._partitions = partitions
         self._feeds, self._forgotten = settings.topic("feeds"), settings.topic("erased")
-        self._erased: dict[str, int] = {}  # who was, up to which log time
         self._producer = Producer(settings)
         self._reader: Consumer | None = None
-        self._recent: OrderedDict[Identity, Decision] = OrderedDict()
-        self._asked: dict[Identity, list[Future[Decision]]] = {}
-        self._places: dict[tuple[int, int], Identity] = {}  # (partition, offset) of requests that wait
+        self._answers = Answers(policy.memory.window_ms)
+        self._finding = asyncio.Semaphore(FINDING_MAX)
         self._waiting = 0
         self._kept_ms: int | None = None
 
@@ -81,9 +73,7 @@ class Gateway:
     async def stop(self) -> None:
         """Disconnect; nobody waits any more."""
         self.trouble = "it is ending"
-        for waiting in self._asked.values():
-            for done in waiting:
-                done.cancel()
+        self._answers.cancel()
         for client in (self._reader, self._producer):
             if client is not None:
                 await client.stop()
@@ -94,7 +84,7 @@ class Gateway:
         """The decision of a request, as soon as a worker has made it; the same one if it has one already."""
         check_request(request, self._policy)
         identity = (request.user, request.request_id)
-        made = self._recent.get(identity) or await self._decided(request, identity)
+        made = self._answers.at_hand(identity, _before_now(0)) or await self._asked(request, identity)
         if made.request.slots != request.slots:
             raise ConflictError(
                 f"request {request.request_id} of user {request.user} has a decision of {made.request.slots} slots "
@@ -102,25 +92,21 @@ class Gateway:
             )
         return made
 
-    async def _decided(self, request: Request, identity: Identity) -> Decision:
-        done: Future[Decision] = asyncio.get_running_loop().create_future()
-        self._asked.setdefault(identity, []).append(done)
+    async def _asked(self, request: Request, identity: Identity) -> Decision:
+        """Send a request and wait for its decision; of one that was made long ago nobody says so: look for it."""
+        done = self._answers.wait(identity)
         try:
-            (place,) = await self._sent([Message("requests", request.user.encode(), encode(request))])
-            self._places[place.partition, place.offset] = identity
-            try:
-                return await asyncio.wait_for(done, ANSWER_SECONDS_MAX)
-            except TimeoutError:
-                found = await self.find(*identity)  # it may have been answered before this gateway began
-                if found is None:
-                    raise UnavailableError("no worker has answered in time; ask again with the same id") from None
-                return found
-            finally:
-                self._places.pop((place.partition, place.offset), None)
+            with self._counted():
+                (place,) = await self._sent([Message("requests", request.user.encode(), encode(request))])
+                self._answers.stands_at(place.partition, place.offset, done)
+                for seconds in (LOOK_SECONDS, ANSWER_SECONDS_MAX - LOOK_SECONDS):
+                    with suppress(TimeoutError):
+                        return await asyncio.wait_for(asyncio.shield(done), seconds)
+                    if (found := await self._looked_for(*identity)) is not None:
+                        return found
         finally:
-            self._asked[identity].remove(done)
-            if not self._asked[identity]:
-                del self._asked[identity]
+            self._answers.go(identity, done)
+        raise UnavailableError("no worker has answered in time; ask again with the same id")
 
     async def report(self, reactions: Sequence[Reaction]) -> None:
         """Send reactions; they are with all replicas when this returns. Those that were sent twice count once."""
@@ -129,16 +115,20 @@ class Gateway:
                 raise InputError(
                     f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
                 )
-        await self._sent([Message("feedback", reaction.user.encode(), encode(reaction)) for reaction in reactions])
+        with self._counted():
+            await self._sent(
+                [Message("feedback", reaction.user.encode(), encode(reaction)) for reaction in reactions]
+            )
 
     async def put(self, items: Sequence[ItemUpdate]) -> None:
         """Send what is known of items; workers read it a moment later."""
-        await self._sent([Message("items", update.item.encode(), encode(update)) for update in items])
+        with self._counted():
+            await self._sent([Message("items", update.item.encode(), encode(update)) for update in items])
 
     async def erase(self, user: str) -> Erased:
         """Order it; the user's worker obeys when it reads it."""
         (place,) = await self._sent([Message("feedback", user.encode(), encode(Erase(user=user)))])
-        self._forget(user, place.timestamp)
+        self._answers.forget(user, place.timestamp)
         lapse = None if self._kept_ms is None else place.timestamp + self._kept_ms
         return Erased(user, place.timestamp, lapse)
 
@@ -151,18 +141,27 @@ class Gateway:
 
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; one of long ago has to be looked for in `feeds`."""
-        known = self._recent.get((user, request_id))
+        known = self._answers.at_hand((user, request_id), _before_now(0))
         if known is not None:
             return known
+        with self._counted():
+            return await self._looked_for(user, request_id)
+
+    async def _looked_for(self, user: str, request_id: str) -> Decision | None:
+        """The decision of an id, from as far back as it would still take reactions; a few look at a time."""
         place = Place(self._feeds, partition_of(user.encode(), self._partitions))
-        reader, ends = await since(self._settings, {place: _before_now(self._policy.memory.window_ms)})
         try:
-            found = await asyncio.wait_for(_found(reader, ends, user, request_id), FIND_SECONDS_MAX)
-            return None if found is None or found.at_ms <= self._erased.get(user, -1) else found
+            async with asyncio.timeout(FIND_SECONDS_MAX), self._finding:
+                reader, ends = await since(self._settings, {place: _before_now(self._policy.memory.window_ms)})
+                try:
+                    found = await _found(reader, ends, user, request_id)
+                finally:
+                    await reader.stop()
         except TimeoutError:
             raise UnavailableError("feeds could not be looked through in time; ask again later") from None
-        finally:
-            await reader.stop()
+        except KafkaError as error:
+            raise UnavailableError(f"feeds cannot be read: {error!r}") from error
+        return found if found is not None and self._answers.counts(found) else None
 
     def gauges(self) -> dict[str, float]:
         """What an operator watches, by name."""
@@ -172,13 +171,19 @@ class Gateway:
         """Send messages, and where each stands; they are acknowledged by all replicas in sync."""
         if self.trouble:
             raise UnavailableError(self.trouble)
-        if self._waiting >= self._settings.http_pending_max:
-            raise BusyError(f"{self._waiting} requests are waiting already")
-        self._waiting += 1
         try:
             return await asyncio.gather(*[await self._producer.send(message) for message in messages])
         except KafkaError as error:
             raise UnavailableError(f"Kafka does not take it: {error!r}") from error
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count who waits. Raises BusyError where it would be too many."""
+        if self._waiting >= self._settings.http_pending_max:
+            raise BusyError(f"{self._waiting} requests are waiting already")
+        self._waiting += 1
+        try:
+            yield
         finally:
             self._waiting -= 1
 
@@ -194,46 +199,11 @@ class Gateway:
         for place, records in fetched.items():
             for record in records:
                 if place.topic == self._feeds:
-                    self._take_decision(record)
+                    self._answers.take_decision(record)
                 elif place.topic == self._forgotten:
-                    self._take_erased(record)
+                    self._answers.take_erased(record)
                 else:
-                    self._take_letter(record)
-
-    def _take_decision(self, record: ConsumerRecord) -> None:
-        decision = _decision(record)
-        if decision is None or decision.at_ms <= self._erased.get(decision.request.user, -1):
-            return
-        identity = (decision.request.user, decision.request.request_id)
-        first = self._recent.setdefault(identity, decision)  # the first one of an id counts
-        while len(self._recent) > RECENT_MAX:
-            self._recent.popitem(last=False)
-        for done in self._asked.get(identity, ()):
-            if not done.done():
-                done.set_result(first)
-
-    def _take_erased(self, record: ConsumerRecord) -> None:
-        """Somebody was erased, wherever that was asked for."""
-        with suppress(msgspec.DecodeError, UnicodeDecodeError):
-            fact = _erased.decode(record.value or b"")
-            self._forget(fact.user, fact.at_ms)
-
-    def _forget(self, user: str, at_ms: int) -> None:
-        self._erased[user] = max(at_ms, self._erased.get(user, -1))
-        for identity, decision in list(self._recent.items()):
-            if identity[0] == user and decision.at_ms <= at_ms:
-                del self._recent[identity]
-
-    def _take_letter(self, record: ConsumerRecord) -> None:
-        """Tell who asked that the request was refused."""
-        told = dict(record.headers)
-        if told.get("feedloom.topic") != b"requests":
-            return
-        with suppress(KeyError, ValueError):
-            place = (int(told["feedloom.partition"]), int(told["feedloom.offset"]))
-            for done in self._asked.get(self._places[place], ()):
-                if not done.done():
-                    done.set_exception(InputError(told["feedloom.reason"].decode(errors="replace")))
+                    self._answers.take_letter(record)
 
 
 async def _found(reader: Consumer, ends: dict[Place, int], user: str, request_id: str) -> Decision | None:
@@ -242,7 +212,7 @@ async def _found(reader: Consumer, ends: dict[Place, int], user: str, request_id
     while await reader.position(place) < end:
         for records in (await reader.getmany(place, timeout_ms=POLL_MS)).values():
             for record in records:
-                decision = _decision(record) if record.key == user.encode() else None
+                decision = decided(record.value) if record.key == user.encode() else None
                 if decision is not None and decision.request.request_id == request_id:
                     return decision
     return None
@@ -250,10 +220,3 @@ async def _found(reader: Consumer, ends: dict[Place, int], user: str, request_id
 
 def _before_now(ms: int) -> int:
     return round(1000 * time.time()) - ms
-
-
-def _decision(record: ConsumerRecord) -> Decision | None:
-    value: Value | None = None
-    with suppress(InputError):
-        value = decode(record.value or b"")
-    return value if isinstance(value, Decision) else None

@@ -36,6 +36,7 @@ log.addFilter(Seldom())
 logging.getLogger("aiohttp.server").addFilter(Seldom())  # it names those who do not even speak HTTP
 
 ADDRESSES_MAX = 10_000  # whose rates are remembered
+EXPLAINING_MAX = 2  # at a time: some take a fifth of a second of a processor
 PUBLIC = {"/health/live", "/health/ready"}  # without a key: whatever keeps the process alive asks them
 BEARER = "Bearer "
 
@@ -84,6 +85,7 @@ class _Face:
         self._engine = engine
         self._settings = settings
         self._metrics = Metrics(engine.gauges)
+        self._explaining = asyncio.Semaphore(EXPLAINING_MAX)
         self._rates = _Rates(settings.http_rate_max)
         key = settings.api_key
         self._key = None if key is None else (BEARER + key.reveal()).encode()
@@ -152,7 +154,8 @@ class _Face:
         decision = await _answer(self._engine.find(user, request_id))
         if decision is None:
             raise Refusal(404, f"no decision that still takes reactions has request id {request_id} of this user")
-        return _json(await asyncio.to_thread(explanation, decision))
+        async with self._explaining:
+            return _json(await asyncio.to_thread(explanation, decision))
 
     async def report(self, request: web.Request) -> web.Response:
         """POST /v1/feedback."""

@@ -7,36 +7,31 @@ and `recover` begins anew from what is on the disk.
 """
 
 import logging
+import shutil
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from engine.catalogue import CatalogueWriter
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Tick
-from engine.facts import Facts
-from engine.item_table import ItemTable
+from engine.events import Erase, Quarantine, Reaction, Request, Tick
 from engine.policy import Policy
-from engine.population import Population, Sums, fit
-from engine.population_record import PopulationRecord, population_of
 from engine.state import UserState
-from engine.sums_record import SumsRecord
 from streams.asking import ConflictError, Ordered
-from streams.backups import back_up, forget_backups
+from streams.backups import NoGroundError, back_up, copies, time_of
 from streams.codec import decode, encode
 from streams.exclusions import ErasedFact
-from streams.facts import take_items
 from streams.failpoints import passing
-from streams.fitter import Fits, fitted
+from streams.local_facts import LocalFacts
 from streams.local_recovery import Ground, Owned, take_over
 from streams.local_topics import LocalTopics
 from streams.local_undo import fold_anew, put_in_place
 from streams.log import LogRecord, Unwritten
 from streams.partition import Message, Record, version_at
 from streams.settings import Settings
+from streams.store_folder import damaged_folders
 
 log = logging.getLogger(__name__)
 
@@ -44,27 +39,14 @@ RECENT_MAX = 2_000  # decisions at hand, for clients that ask again
 FIND_BYTES = 64 << 10  # of `feeds`, read at a time when a decision is looked for
 
 Identity = tuple[str, str]  # user, request id
-# Made here, and not when threads first need them at once: msgspec does not bear that.
-_populations = msgspec.json.Decoder(PopulationRecord)
-_sums = msgspec.json.Decoder(SumsRecord)
-_erased = msgspec.json.Decoder(ErasedFact)
-
-
-class Fit(NamedTuple):
-    """A population version, and what it was fitted of."""
-
-    records: list[SumsRecord]
-    version: int
-    value: bytes
-    population: Population
-    items: ItemTable
+_facts = msgspec.json.Decoder(ErasedFact)
 
 
 class Anew(NamedTuple):
     """A partition that was folded again without what it leaves out, or why that could not be."""
 
     number: int
-    made: Owned | InputError
+    made: Owned | NoGroundError
 
 
 class LocalPartitions:
@@ -73,13 +55,12 @@ class LocalPartitions:
     def __init__(self, topics: LocalTopics, policy: Policy, settings: Settings) -> None:
         """Over these topics; `recover` reads them."""
         self.topics = topics
-        self.facts = Facts(policy, fit(Sums(), policy))
-        self._fits = Fits(topics.partitions)
-        self._new_sums: list[bytes] = []
+        self.shared = LocalFacts(topics, policy)
         self._policy = policy
+        self._settings = settings
         self.halted = False  # whether recovery and re-folds are to end soon
         self._ground = Ground(topics, policy, settings, lambda: not self.halted)
-        self._catalogue = CatalogueWriter()
+        self._erased: dict[int, dict[str, int]] = defaultdict(dict)  # users and log times, by partition
         self._owned: list[Owned] = []
         self._unkept: set[int] = set()
         self._recent: OrderedDict[Identity, Decision] = OrderedDict()
@@ -90,16 +71,21 @@ class LocalPartitions:
         """Fold what the topics hold and no store has seen, and answer the requests that have no decision."""
         self.close()
         self.topics.reopen()
-        self._read_facts()
-        erased = self._erased()
+        self.shared.read()
+        self._erased = self._read_erased()
+        self.topics.pass_time(self.erased_ms)
         for number in range(self.topics.partitions):
-            owned = take_over(self._ground, number, erased.get(number, {}), self._send, self.alert)
+            owned = take_over(self._ground, number, self._erased.get(number, {}), self._send, self.alert)
             self._owned.append(owned)
             for chunk in self.topics.log("requests", number).read(owned.partition.position.requests):
                 self._decide(number, chunk)
             owned.partition.commit()
+        self.tell_damage()
+
+    def tell_damage(self) -> None:
+        """Name what was met in the logs that is damaged."""
         for damage in self.topics.damages():
-            self.alert("damaged-log", str(damage))
+            self.alert("log-damaged", str(damage))
 
     def close(self) -> None:
         """Let go of the stores; what was not kept is folded again."""
@@ -109,38 +95,25 @@ class LocalPartitions:
         self._unkept.clear()
         self._recent.clear()
 
-    def _read_facts(self) -> None:
-        """What all partitions share, as far as its topics tell."""
-        self._catalogue = CatalogueWriter()
-        for chunk in self.topics.log("items").read():
-            take_items(self._catalogue, chunk)
-        self.facts = Facts(self._policy, fit(Sums(), self._policy), self._catalogue.version())
-        for record in self._newest("population", 0):
-            population = self._readable(record.value or b"")
-            if population is not None:
-                self.facts = Facts(self._policy, population, self.facts.catalogue)
-        self._fits = Fits(self.topics.partitions)
-        self._new_sums = [
-            record.value or b""
-            for number in range(self.topics.partitions)
-            for record in self._newest("sums", number)
-        ]
-
-    def _erased(self) -> dict[int, dict[str, int]]:
+    def _read_erased(self) -> dict[int, dict[str, int]]:
         """Who was erased up to which log time, by partition."""
         found: dict[int, dict[str, int]] = defaultdict(dict)
         for chunk in self.topics.log("erased").read():
             for record in chunk:
-                fact = _erased.decode(record.value or b"")
+                fact = _facts.decode(record.value or b"")
                 found[fact.partition][fact.user] = fact.at_ms
         return found
 
-    def _newest(self, topic: str, number: int) -> list[LogRecord]:
-        """The latest record of a partition, if it has one."""
-        newest: list[LogRecord] = []
-        for chunk in self.topics.log(topic, number).read():
-            newest = chunk[-1:]
-        return newest
+    @property
+    def erased_ms(self) -> int:
+        """When somebody was erased last, by the log's time; -1 if nobody was."""
+        return max((at_ms for users in self._erased.values() for at_ms in users.values()), default=-1)
+
+    @property
+    def owes_copies(self) -> bool:
+        """Whether a copy of a store is from before an erasure."""
+        folders = map(self._ground.folder, range(self.topics.partitions))
+        return any(time_of(copy) <= self.erased_ms for folder in folders for copy in copies(folder))
 
     # Turning.
 
@@ -166,7 +139,7 @@ class LocalPartitions:
         outcomes: list[Decision | InputError] = []
         messages: list[Message] = []
         for record in records:
-            for message in partition.answer(Record(*record[:4]), self.facts):
+            for message in partition.answer(Record(*record[:4]), self.shared.facts):
                 messages.append(message)
                 outcomes.append(_outcome_of(message))
         # A decision in `feeds` says that all requests before it are dealt with: so dead letters go before it.
@@ -226,10 +199,12 @@ class LocalPartitions:
         self._fold(number, [Unwritten(user.encode(), encode(Erase(user=user)))], at_ms)
         self.keep()
         self.topics.sync()  # nothing that is promised here is to come back with a power cut
+        self._erased[number][user] = at_ms
+        self.topics.pass_time(at_ms)
         for identity in [identity for identity in self._recent if identity[0] == user]:
             del self._recent[identity]
-        self._owned[number].store.scrub(user)
-        forget_backups(self._ground.folder(number))
+        for left in damaged_folders(self._ground.folder(number)):
+            shutil.rmtree(left, ignore_errors=True)
         return at_ms
 
     def quarantine(self, what: Quarantine) -> Ordered:
@@ -248,7 +223,7 @@ class LocalPartitions:
             if owned.partition.exclusions.unfolded:
                 try:
                     return Anew(number, fold_anew(self._ground, owned))
-                except InputError as error:
+                except NoGroundError as error:
                     return Anew(number, error)
         return None
 
@@ -262,12 +237,14 @@ class LocalPartitions:
         if anew is not None and isinstance(anew.made, Owned):
             anew.made.store.close()
 
-    def switch(self, anew: Anew) -> None:
+    def switch(self, anew: Anew | None) -> None:
         """Go on with what was folded again; where it could not be, say so and go on with what there is."""
+        if anew is None:
+            return
         owned = self._owned[anew.number]
-        if isinstance(anew.made, InputError):
+        if isinstance(anew.made, NoGroundError):
             self.alert("quarantine-refused", str(anew.made))
-            owned.partition.exclude(owned.partition.exclusions)
+            owned.partition.give_up_oldest()
             self._unkept.add(anew.number)
             return
         self.keep()
@@ -277,20 +254,13 @@ class LocalPartitions:
     def back_up(self) -> None:
         """Copy the stores, to begin from where the topics no longer reach back; it may run in a thread."""
         for owned in list(self._owned):
-            back_up(owned.store, self.topics.now_ms())
-
-    def forget_backups(self) -> None:
-        """Remove all copies of the stores."""
-        for number in range(self.topics.partitions):
-            forget_backups(self._ground.folder(number))
-
-    def put(self, items: Sequence[ItemUpdate]) -> None:
-        """Append what is known of items; the next request sees it."""
-        rows = [Unwritten(update.item.encode(), encode(update)) for update in items]
-        at_ms = self.topics.now_ms()
-        first = self.topics.append("items", 0, rows, at_ms)
-        take_items(self._catalogue, [LogRecord(first + n, at_ms, row.key, row.value) for n, row in enumerate(rows)])
-        self.facts = Facts(self._policy, self.facts.population, self._catalogue.version(), known=self.facts.items)
+            back_up(
+                owned.store,
+                self.topics.now_ms(),
+                self._settings.retention_ms,
+                self.erased_ms,
+                lambda: not self.halted,
+            )
 
     def keep(self) -> None:
         """Put what was folded into the stores."""
@@ -298,44 +268,6 @@ class LocalPartitions:
             self._owned[number].partition.commit()
         self._unkept.clear()
         passing("after-batch")
-
-    # The population.
-
-    def due_fit(self) -> Fit | None:
-        """The population version that is due, fitted and ready to be served from; None where none is.
-
-        It takes long, and may run in a thread beside everything but another call of itself.
-        """
-        values, self._new_sums = self._new_sums, []
-        for value in values:
-            try:
-                self._fits.take(_sums.decode(value))
-            except msgspec.DecodeError as error:
-                log.error("sums that cannot be read are left out: %s", error)
-        due = self._fits.due(self.facts.population.version)
-        if due is None:
-            return None
-        value = fitted(due[0], self._policy, due[1])
-        population = self._readable(value)
-        if population is None:
-            return None
-        facts = Facts(self._policy, population, self.facts.catalogue, known=self.facts.items)
-        return Fit(*due, value, population, facts.items)
-
-    def publish(self, fit: Fit) -> None:
-        """Append a population version; the next request sees it."""
-        row = Unwritten(str(fit.version).encode(), fit.value)
-        self.topics.append("population", 0, [row], self.topics.now_ms())
-        self._fits.done(fit.records, fit.version)
-        self.facts = Facts(self._policy, fit.population, self.facts.catalogue, known=fit.items)
-
-    def _readable(self, value: bytes) -> Population | None:
-        """A population version as it is published, or None where it is of no use now."""
-        try:
-            return population_of(_populations.decode(value), self._policy)
-        except (msgspec.DecodeError, InputError) as error:
-            log.error("a population version is not used: %s", error)
-            return None
 
     # Reading.
 
@@ -358,7 +290,7 @@ class LocalPartitions:
         """Say something that somebody has to know, in the log of this process and on topic `alerts`."""
         log.error("%s: %s", name, text)
         at_ms = self.topics.now_ms()
-        value = msgspec.json.encode({"name": name, "at_ms": at_ms, "text": text})
+        value = msgspec.json.encode({"name": name, "at_ms": at_ms, "message": text})
         self.topics.append("alerts", 0, [Unwritten(name.encode(), value)], at_ms)
 
     def _state(self, user: str) -> UserState:
@@ -375,7 +307,7 @@ class LocalPartitions:
         for message in messages:
             batches[message.topic, message.partition or 0].append(Unwritten(*message[1:4]))
             if message.topic == "sums":
-                self._new_sums.append(message.value or b"")
+                self.shared.take_sums(message.value or b"")
         at_ms = self.topics.now_ms()
         for (topic, number), rows in batches.items():
             self.topics.append(topic, number, rows, at_ms)

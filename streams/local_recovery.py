@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.policy import Policy
-from streams.backups import begin_from_backup
+from streams.backups import HaltedError, begin_from, clean, find_backup, reaches
 from streams.local_topics import LocalTopics
 from streams.log import LogRecord
-from streams.partition import Message, Partition, Record
+from streams.partition import Input, Message, Partition, Record
 from streams.recovery import moment_of
 from streams.settings import Settings
-from streams.store import OtherVersionError, PartitionStore, Position
+from streams.store import OtherVersionError, PartitionStore
 from streams.store_folder import StoreDamagedError, set_aside
 
 log = logging.getLogger(__name__)
 
+FOLDED: tuple[Input, ...] = ("feeds", "feedback")  # topics that a state is folded from
 KEEP_RECORDS = 1000  # folded again between two write batches
 
 Send = Callable[[Iterable[Message]], None]
 Alert = Callable[[str, str], None]
-
-
-class HaltedError(Exception):
-    """What takes long was ended before its end; what it has kept so far is not lost."""
 
 
 class Owned(NamedTuple):
@@ -46,6 +43,14 @@ class Ground(NamedTuple):
     def folder(self, number: int) -> Path:
         """Where the store of a partition is."""
         return self.topics.folder / "state" / f"partition-{number}"
+
+    def begins(self, number: int) -> dict[Input, int]:
+        """The first offset that may be there, of the topics that state is folded from."""
+        return {topic: self.topics.log(topic, number).begin for topic in FOLDED}
+
+    def ends(self, number: int) -> dict[Input, int]:
+        """Where these topics end."""
+        return {topic: self.topics.log(topic, number).end for topic in FOLDED}
 
     def open(self, number: int, folder: Path) -> Owned:
         """The partition of a store. Raises StoreDamagedError, and InputError as Partition does."""
@@ -76,11 +81,11 @@ def take_over(ground: Ground, number: int, erased: Mapping[str, int], send: Send
         partition = owned.partition
         for user, at_ms in erased.items():
             partition.forget(user, at_ms)
-        for topic in ("feeds", "feedback"):
-            begin, seen = ground.topics.log(topic, number).begin, partition.position.offsets()[topic]
+        for topic, begin in ground.begins(number).items():
+            seen = partition.position.offsets()[topic]
             if seen < begin:
                 lapsed = f"{topic} of partition {number} begins at {begin}, and the state has seen it up to {seen}"
-                alert("records-lapsed", f"{lapsed}: what was between is lost")
+                alert("history-lost", f"{lapsed}: what was between is lost")
                 partition.pass_over(topic, begin)
         refold(ground, partition, send)
         # Of a request whose decision is there, the topic's end may have been cut off.
@@ -92,33 +97,47 @@ def take_over(ground: Ground, number: int, erased: Mapping[str, int], send: Send
 
 
 def _fit_store(ground: Ground, number: int, alert: Alert) -> Owned:
-    folder = ground.folder(number)
-    outdated = folder.with_name(f"{folder.name}.outdated")
-    if outdated.exists() and not folder.exists():  # a kill while another state took its place
-        outdated.rename(folder)
+    """The store, a copy of it, or an empty one: the first that lacks nothing and is not ahead of the topics."""
+    folder, begins, ends = ground.folder(number), ground.begins(number), ground.ends(number)
 
-    def fits(position: Position) -> bool:
-        ends = {topic: ground.topics.log(topic, number).end for topic in ("feeds", "feedback")}
-        return position.partitions == ground.topics.partitions and all(
-            position.offsets()[topic] <= end for topic, end in ends.items()
-        )
+    def from_copy() -> bool:
+        there = find_backup(folder, lambda position: reaches(position, begins, ends))
+        if there is not None:
+            begin_from(there, folder)
+        return there is not None
 
+    clean(folder)
+    if not folder.exists():
+        from_copy()
     while True:
-        try:
-            owned = ground.open(number, folder)
-        except StoreDamagedError as error:
-            alert("damaged-store", f"{error}; it is set aside as {set_aside(folder)}")
-        except OtherVersionError as error:
-            if not all(ground.topics.log(topic, number).begin == 0 for topic in ("feeds", "feedback")):
-                raise
-            alert("state-of-another-version", f"{error}; it is set aside as {set_aside(folder)}, and folded again")
-        else:
-            if fits(owned.partition.position):
-                return owned
-            owned.store.close()
-            there = set_aside(folder)
-            alert("store-ahead", f"partition {number} has seen more than its topics hold: set aside as {there}")
-        begin_from_backup(folder, fits)
+        owned = _opened(ground, number, alert, whole=not any(begins.values()))
+        if owned is None:
+            from_copy()
+            continue
+        if reaches(owned.partition.position, begins, ends):
+            return owned
+        ahead = not reaches(owned.partition.position, {}, ends)
+        owned.store.close()
+        aside = set_aside(folder)
+        if not from_copy() and not ahead:
+            aside.rename(folder)  # what has lapsed before anybody saw it is lost
+            return ground.open(number, folder)
+        why = "has seen more than its topics hold" if ahead else "lacks what a copy of it has"
+        alert("store-set-aside", f"the state of partition {number} {why}: it is now {aside}")
+
+
+def _opened(ground: Ground, number: int, alert: Alert, *, whole: bool) -> Owned | None:
+    """The partition of its store; None where that was set aside. `whole` topics reach back to their beginning."""
+    folder = ground.folder(number)
+    try:
+        return ground.open(number, folder)
+    except StoreDamagedError as error:
+        alert("store-damaged", f"{error}; it is set aside as {set_aside(folder)}")
+    except OtherVersionError as error:
+        if not whole:
+            raise
+        alert("state-of-another-version", f"{error}; it is set aside as {set_aside(folder)}, and folded again")
+    return None
 
 
 def refold(ground: Ground, partition: Partition, send: Send) -> None:

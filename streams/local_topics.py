@@ -9,6 +9,7 @@ machine has caught up.
 """
 
 import fcntl
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,10 +19,13 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import InputError
+from engine.policy import Policy
 from streams.broker import partition_of
-from streams.log import Damage, PartitionLog, Unwritten
-from streams.topics import TOPICS
+from streams.log import Damage, PartitionLog, Unwritten, sync_folder
+from streams.topics import FOR_EVER_MS, TOPICS
 
+SEGMENTS = 8  # of a topic's retention, at least
+TIDY_MS = 60_000  # between two looks at what has lapsed
 FORMAT = 1  # of the folder
 Fsync = Literal["always", "interval", "never"]
 COMPACT_BYTES_MIN = 16 << 20  # a compacted topic is compacted again when it has grown by so much,
@@ -52,6 +56,7 @@ class LocalTopics:
         self.folder = folder
         self._segment_bytes = segment_bytes
         self._wall = wall
+        self._floor_ms = 0
         self._noted: set[Damage] = set()
         self._untold: list[Damage] = []
         try:
@@ -70,14 +75,27 @@ class LocalTopics:
 
     def _open(self) -> None:
         specs = {spec.name: spec for spec in TOPICS}
-        self._logs: dict[tuple[str, int], PartitionLog] = {}
-        self._compacted: dict[tuple[str, int], int] = {}
+        logs: dict[tuple[str, int], PartitionLog] = {}
+        compacted: dict[tuple[str, int], int] = {}
         for name in EMBEDDED:
             for number in range(specs[name].partitions(self.partitions)):
                 log = PartitionLog(self.folder / "log" / f"{name}-{number}", segment_bytes=self._segment_bytes)
-                self._logs[name, number] = log
+                logs[name, number] = log
                 if specs[name].cleanup == "compact":
-                    self._compacted[name, number] = log.size
+                    compacted[name, number] = log.size
+        self._logs, self._compacted = logs, compacted
+
+    def keep_policy(self, policy: Policy) -> None:
+        """Put the policy that is served by beside the topics, for whoever folds them when nobody serves."""
+        _write_whole(self.folder / "policy.json", msgspec.json.encode(policy))
+
+    def kept_policy(self) -> Policy:
+        """The policy that was served by last. Raises InputError where there is none."""
+        path = self.folder / "policy.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=Policy)
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read: {error}; begin `feedloom serve` once more") from error
 
     def log(self, topic: str, number: int = 0) -> PartitionLog:
         """The log of a topic's partition."""
@@ -94,7 +112,11 @@ class LocalTopics:
 
     def now_ms(self) -> int:
         """Log time: the machine's, but never before what is in a log already."""
-        return max(self._wall(), *(log.last_ms for log in self._logs.values()))
+        return max(self._wall(), self._floor_ms, *(log.last_ms for log in self._logs.values()))
+
+    def pass_time(self, at_ms: int) -> None:
+        """Let log time go on behind this: what comes now came later, also where the machine's clock went back."""
+        self._floor_ms = max(self._floor_ms, at_ms + 1)
 
     def append(self, topic: str, number: int, records: Sequence[Unwritten], at_ms: int) -> int:
         """Append one batch; the offset of its first record. Raises OSError, and then none of it is there."""
@@ -105,11 +127,21 @@ class LocalTopics:
         for log in self._logs.values():
             log.sync()
 
-    def tidy(self, before_ms: int) -> None:
-        """Drop what has lapsed: segments older than that, and what newer records of the same key have replaced."""
+    def lapse_ms(self, at_ms: int, retention_ms: int) -> int | None:
+        """When what came by this time will have lapsed, with all of its segment; None where that is for ever."""
+        kept_ms = retention_ms + retention_ms // SEGMENTS + TIDY_MS
+        return None if kept_ms > FOR_EVER_MS else at_ms + kept_ms
+
+    def tidy(self, retention_ms: int) -> None:
+        """Drop what has lapsed, by segments, and what newer records of the same key have replaced.
+
+        A segment takes records for an eighth of the retention, so that what is in it lapses no later than that.
+        """
+        now_ms = self.now_ms()
         for place, log in self._logs.items():
             if place not in self._compacted:
-                log.lapse(before_ms)
+                log.begin_segment_after(now_ms - retention_ms // SEGMENTS)
+                log.lapse(now_ms - retention_ms)
             elif log.size > max(
                 COMPACT_GROWTH * self._compacted[place], self._compacted[place] + COMPACT_BYTES_MIN
             ):
@@ -162,9 +194,7 @@ def _agreed(folder: Path, partitions: int | None) -> int:
     try:
         about = msgspec.json.decode(path.read_bytes(), type=_About)
     except FileNotFoundError:
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.encode(_About(FORMAT, partitions or 1)))
-        partial.replace(path)
+        _write_whole(path, msgspec.json.encode(_About(FORMAT, partitions or 1)))
         return partitions or 1
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
@@ -176,3 +206,14 @@ def _agreed(folder: Path, partitions: int | None) -> int:
             "on other partitions than their state"
         )
     return about.partitions
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there whole, on the disk itself, or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_folder(path.parent)

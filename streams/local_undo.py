@@ -6,34 +6,38 @@ between two turns; a kill before that leaves the old one, whose quarantine still
 
 import shutil
 
-from engine.errors import InputError
-from streams.backups import begin_from_backup
-from streams.local_recovery import Ground, Owned, refold
+from streams.backups import NoGroundError, begin_from, find_backup, reaches
+from streams.local_recovery import FOLDED, Ground, Owned, refold
 
 
 def fold_anew(ground: Ground, owned: Owned) -> Owned:
     """The same partition without what it leaves out, as far as its topics went when this began; it may take long.
 
-    Raises InputError where neither the topics nor a copy of the store reach back to before the quarantine.
+    Raises NoGroundError where neither the topics nor a copy of the store reach back to before the oldest quarantine
+    that waits, or the topics are damaged: what cannot be read again would be forgotten.
     """
     number, exclusions = owned.partition.number, owned.partition.exclusions
-    from_ms = min(one.what.from_ms for one in exclusions.quarantined if not one.folded)
-    folder = ground.folder(number).with_name(f"partition-{number}.anew")
-    shutil.rmtree(folder, ignore_errors=True)
-    whole = all(ground.topics.log(topic, number).begin == 0 for topic in ("feeds", "feedback"))
-    if not whole and not begin_from_backup(
-        ground.folder(number), lambda position: position.clock_ms < from_ms, into=folder
-    ):
-        raise InputError(
-            f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, and "
-            "no copy of its state is older"
-        )
-    anew = ground.open(number, folder)
+    folder, begins = ground.folder(number), ground.begins(number)
+    anew_folder = folder.with_name(f"{folder.name}.anew")
+    shutil.rmtree(anew_folder, ignore_errors=True)
+    if any(begins.values()):
+        from_ms = exclusions.oldest_unfolded.what.from_ms
+        copy = find_backup(folder, lambda at: at.clock_ms < from_ms and reaches(at, begins))
+        if copy is None:
+            raise NoGroundError(
+                f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, "
+                "and no copy of its state is older"
+            )
+        begin_from(copy, anew_folder)
+    anew = ground.open(number, anew_folder)
     try:
         for user, at_ms in exclusions.erased.items():
             anew.partition.forget(user, at_ms)
         anew.partition.exclude(exclusions)
         refold(ground, anew.partition, _unsent)
+        damaged = [damage for topic in FOLDED for damage in ground.topics.log(topic, number).damages]
+        if any(not damage.cut for damage in damaged):
+            raise NoGroundError(f"partition {number} cannot be folded again, its topics are damaged: {damaged[0]}")
     except BaseException:
         anew.store.close()
         raise

@@ -5,79 +5,23 @@ its checksum and named: at the end of a log it is cut off (and kept beside it), 
 the next batch that is whole. Nothing of it is passed over silently.
 
     segment   00000000000000004711.log      named by the first offset that it may hold
-    batch     magic, bytes, checksum | first and last offset, log time | offsets, keys, values, headers
 
-The checksum is CRC-32 of all that follows it. Times are the log's own, in milliseconds since the epoch, and never
-go back inside a log.
+Times are the log's own, in milliseconds since the epoch, and never go back inside a log.
 """
 
-import mmap
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from struct import Struct as Layout
 from threading import Lock
-from typing import NamedTuple
-from zlib import crc32
 
-import msgspec
+from streams.segment import Batch, Damage, LogRecord, Segment, Unwritten, batch_bytes
 
-MAGIC = b"flb1"
-HEAD = Layout(">4sII")  # magic, bytes of the rest, checksum of the rest
-ABOUT = Layout(">QQq")  # first and last offset, log time
-INDEX_BYTES = 16 << 10  # at least, between two entries of the index
+__all__ = ["Damage", "LogRecord", "PartitionLog", "Unwritten", "sync_folder"]
+
 READ_BYTES = 1 << 20  # about so much is handed over at a time
 SUFFIX, CUT, PARTIAL, COMPACTED = ".log", ".cut", ".partial", ".compacted"
-
-
-class LogRecord(NamedTuple):
-    """A record as it stands in a log."""
-
-    offset: int
-    at_ms: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
-
-
-class Unwritten(NamedTuple):
-    """A record on its way into a log."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
-
-
-class Damage(NamedTuple):
-    """Bytes of a segment that are no batch, after this offset (-1: none is known), cut off or left out."""
-
-    path: Path
-    position: int
-    size: int
-    after: int
-    cut: bool
-
-    def __str__(self) -> str:
-        """In words."""
-        done = "cut off" if self.cut else "left out"
-        return (
-            f"{self.path}: {self.size} bytes at {self.position}, after offset {self.after}, are damaged and {done}"
-        )
-
-
-class _Batch(NamedTuple):
-    position: int
-    size: int
-    first: int
-    last: int
-    at_ms: int
-
-
-_Row = tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...]]
-_rows = msgspec.msgpack.Decoder(list[_Row])
-_encoder = msgspec.msgpack.Encoder()
 
 
 class PartitionLog:
@@ -98,7 +42,7 @@ class PartitionLog:
             left.unlink()
         for whole in folder.glob(f"*{COMPACTED}"):
             _put_in_place(whole)
-        self._segments = [_Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+        self._segments = [Segment(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
         if self._segments:
             self._open_last()
         else:
@@ -124,7 +68,7 @@ class PartitionLog:
         if self._size >= self._segment_bytes:
             self._begin_segment()
         at_ms = self.last_ms = max(self.last_ms, at_ms)
-        data = _batch_bytes(list(enumerate(records, first)), at_ms)
+        data = batch_bytes(list(enumerate(records, first)), at_ms)
         try:
             _write(self._file, data)
         except OSError:
@@ -132,7 +76,7 @@ class PartitionLog:
             os.ftruncate(self._file, self._size)
             self._broken = False
             raise
-        self._segments[-1].note(_Batch(self._size, len(data), first, self.end + len(records) - 1, at_ms))
+        self._segments[-1].note(Batch(self._size, len(data), first, self.end + len(records) - 1, at_ms))
         self._size += len(data)
         self.end = first + len(records)
         self._dirty = True
@@ -175,6 +119,12 @@ class PartitionLog:
                 break
         return found
 
+    def begin_segment_after(self, at_ms: int) -> None:
+        """Let what comes next go into another segment, if the first record of this one is older than that."""
+        index = self._segments[-1].index(self.damages)
+        if index and index[0].at_ms < at_ms:
+            self._begin_segment()
+
     def lapse(self, before_ms: int) -> int:
         """Drop segments of which all is older than this time; returns how many bytes that freed."""
         freed = 0
@@ -198,11 +148,11 @@ class PartitionLog:
         with partial.open("wb") as file:
             for record in kept:
                 row = Unwritten(record.key, record.value, record.headers)
-                file.write(_batch_bytes([(record.offset, row)], record.at_ms))
+                file.write(batch_bytes([(record.offset, row)], record.at_ms))
             file.flush()
             os.fsync(file.fileno())
         # It says in its name which segments it is instead of. From here on that is finished, whatever happens.
-        self._segments = [_Segment(_put_in_place(partial.replace(last.path.with_suffix(COMPACTED)))), last]
+        self._segments = [Segment(_put_in_place(partial.replace(last.path.with_suffix(COMPACTED)))), last]
 
     def verify(self) -> list[Damage]:
         """Read all of it; what is damaged."""
@@ -238,6 +188,7 @@ class PartitionLog:
                 self.last_ms = segment.last_ms(self.damages)
                 break
         self._file = os.open(last.path, os.O_WRONLY | os.O_APPEND)
+        self._dirty = True  # whoever wrote it may have been killed before it was on the disk
 
     def _begin_segment(self) -> None:
         """Begin a segment at the end, unless the last one holds nothing and begins there."""
@@ -251,8 +202,8 @@ class PartitionLog:
             if self._segments:  # not before there is another: where none can be had, the log goes on in this one
                 os.close(self._file)
             self._file, self._size = file, 0
-        self._segments.append(_Segment(path, index=[]))
-        _sync_folder(self._folder)
+        self._segments.append(Segment(path, index=[]))
+        sync_folder(self._folder)
 
     def _sync(self) -> None:
         if self._dirty:
@@ -262,112 +213,6 @@ class PartitionLog:
             except OSError:
                 self._dirty = self._broken = True  # asked again, the kernel may say that all is well
                 raise
-
-
-class _Segment:
-    """One file, and a sparse index of its batches, which is made when it is first read."""
-
-    def __init__(self, path: Path, index: list[_Batch] | None = None) -> None:
-        self.path = path
-        self.base = int(path.stem)
-        self.known: set[int] = set()  # positions of damage that was named
-        self._index = index  # not None: of all batches that are there
-        self._last: _Batch | None = None
-
-    def index(self, damages: list[Damage]) -> list[_Batch]:
-        """Entries at least INDEX_BYTES apart."""
-        if self._index is None:
-            for _ in self.read(0, damages):
-                pass
-        assert self._index is not None
-        return self._index
-
-    def last_ms(self, damages: list[Damage]) -> int:
-        """Log time of its latest batch; 0 if it holds none."""
-        self.index(damages)
-        return self._last.at_ms if self._last else 0
-
-    def note(self, batch: _Batch) -> None:
-        """Remember where a batch stands that was just written."""
-        assert self._index is not None
-        _note(self._index, batch)
-        self._last = batch
-
-    def read(
-        self, offset: int, damages: list[Damage], known: set[int] | None = None
-    ) -> Iterator[tuple[_Batch, list[_Row]]]:
-        """The whole batches that hold this offset or a later one; damage is named unless it is `known`."""
-        position, new = 0, list[_Batch]()
-        if self._index and (place := bisect_right(self._index, offset, key=lambda batch: batch.first)):
-            position = self._index[place - 1].position
-        for batch, rows in _batches(self.path, position, damages, self.known if known is None else known):
-            if self._index is None:
-                _note(new, batch)
-                self._last = batch
-            if batch.last >= offset:
-                yield batch, _rows.decode(rows)
-        if self._index is None:
-            self._index = new
-
-
-def _note(index: list[_Batch], batch: _Batch) -> None:
-    """Take a batch into an index if it stands far enough from the one before."""
-    if not index or batch.position - index[-1].position >= INDEX_BYTES:
-        index.append(batch)
-
-
-def _batches(path: Path, position: int, damages: list[Damage], known: set[int]) -> Iterator[tuple[_Batch, bytes]]:
-    """The whole batches of a file from a position on, with the bytes of their records; names what is not whole."""
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if not size:
-            return
-        with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as data:
-            after = -1
-            while position < size:
-                batch = _batch_at(data, position)
-                if batch is None:
-                    begin = position
-                    batch = _next_batch(data, position)
-                    end = size if batch is None else batch.position
-                    if begin not in known:
-                        known.add(begin)
-                        damages.append(Damage(path, begin, end - begin, after, cut=False))
-                    if batch is None:
-                        return
-                position = batch.position + batch.size
-                after = batch.last
-                yield batch, data[batch.position + HEAD.size + ABOUT.size : position]
-
-
-def _next_batch(data: mmap.mmap, position: int) -> _Batch | None:
-    """The first whole batch after a position."""
-    while (position := data.find(MAGIC, position + 1)) >= 0:
-        batch = _batch_at(data, position)
-        if batch is not None:
-            return batch
-    return None
-
-
-def _batch_at(data: mmap.mmap, position: int) -> _Batch | None:
-    """The batch that begins here, if one does and it is whole."""
-    begin = position + HEAD.size
-    if len(data) < begin + ABOUT.size:
-        return None
-    magic, size, checksum = HEAD.unpack_from(data, position)
-    if magic != MAGIC or not ABOUT.size < size <= len(data) - begin:
-        return None
-    with memoryview(data) as view, view[begin : begin + size] as rest:
-        if crc32(rest) != checksum:
-            return None
-    return _Batch(position, HEAD.size + size, *ABOUT.unpack_from(data, begin))
-
-
-def _batch_bytes(rows: Iterable[tuple[int, Unwritten]], at_ms: int) -> bytes:
-    """One batch of (offset, record), whose offsets go up."""
-    flat = [(offset, *row) for offset, row in rows]
-    rest = ABOUT.pack(flat[0][0], flat[-1][0], at_ms) + _encoder.encode(flat)
-    return HEAD.pack(MAGIC, len(rest), crc32(rest)) + rest
 
 
 def _write(file: int, data: bytes) -> None:
@@ -382,16 +227,16 @@ def _put_in_place(whole: Path) -> Path:
 
     After a kill it is done again from the beginning: the oldest of them is there until the end.
     """
-    _sync_folder(whole.parent)
+    sync_folder(whole.parent)
     oldest, *others = sorted(path for path in whole.parent.glob(f"*{SUFFIX}") if path.stem < whole.stem)
     for path in others:
         path.unlink()
     whole.replace(oldest)
-    _sync_folder(whole.parent)
+    sync_folder(whole.parent)
     return oldest
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Put the names of a folder on the disk."""
     file = os.open(folder, os.O_RDONLY)
     try:

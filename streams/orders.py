@@ -14,7 +14,6 @@ import msgspec
 
 from engine.errors import InputError
 from engine.events import Erase, Quarantine
-from engine.policy import Policy
 from streams.asking import Erased, Ordered
 from streams.codec import encode
 from streams.local_partitions import LocalPartitions
@@ -95,12 +94,15 @@ class ServerTarget:
 class FolderTarget:
     """The data of a `feedloom serve` that is not running."""
 
-    def __init__(self, folder: Path, policy: Policy, settings: Settings) -> None:
-        """Raises InputError for a folder that holds no data, or belongs to a process."""
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        """Raises InputError for a folder that holds no data, or belongs to a process.
+
+        It folds by the policy that was served by last: another one would make another state.
+        """
         if not (folder / "about.json").exists():
             raise InputError(f"{folder} is no data folder of `feedloom serve`")
         self._topics = LocalTopics(folder, None, settings.segment_bytes)
-        self._partitions = LocalPartitions(self._topics, policy, settings)
+        self._partitions = LocalPartitions(self._topics, self._topics.kept_policy(), settings)
         self._kept_ms = settings.retention_ms
 
     def erase(self, user: str) -> Erased:
@@ -110,7 +112,7 @@ class FolderTarget:
             at_ms = self._partitions.erase(user)
         finally:
             self._close()
-        return Erased(user, at_ms, at_ms + self._kept_ms)
+        return Erased(user, at_ms, self._topics.lapse_ms(at_ms, self._kept_ms))
 
     def quarantine(self, what: Quarantine) -> Ordered:
         """Returns when the state is without it."""

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from engine.errors import InputError
@@ -21,7 +20,6 @@ from streams.broker import (
     Consumer,
     ConsumerRecord,
     KafkaError,
-    LostError,
     Place,
     Producer,
     Rebalanced,
@@ -36,7 +34,7 @@ from streams.store import PartitionStore
 from streams.store_folder import StoreDamagedError, StoreError, StoreFullError
 from streams.telling import INPUTS, alert, tell_offsets
 from streams.topics import topic_ids
-from streams.undo import Open, State, erased_of, fold_anew, put_in_place
+from streams.undo import erased_of
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +74,6 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
         self._recovering: dict[int, asyncio.Task[None]] = {}
         self._ids: asyncio.Task[dict[str, str]] | None = None
         self._without_room: dict[int, float] = {}  # partitions of which it is said, and when to try again
-        self._undoing: dict[int, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     # What the group tells us.
@@ -156,7 +153,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 await alert(self._producer, "store-damaged", told, partition=number, folder=str(aside))
 
             store, unnoted = await store_of(self._settings, number, damaged)
-            partition = await asyncio.to_thread(self._partition, number, store)
+            partition = await asyncio.to_thread(self.partition_of, number, store)
             for user, at_ms in (await erased_of(self._settings, number)).items():
                 partition.forget(user, at_ms)
             await self._refuse_other_topics(partition, store)
@@ -172,7 +169,8 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             raise
         return Held(partition, store, checkpoints)
 
-    def _partition(self, number: int, store: PartitionStore) -> Partition:
+    def partition_of(self, number: int, store: PartitionStore) -> Partition:
+        """The partition of a store."""
         return Partition(
             number,
             self._policy,
@@ -181,67 +179,6 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             value_bytes_max=self._settings.value_bytes_max,
             users_cached=self._settings.users_cached,
         )
-
-    # Leaving out what was quarantined.
-
-    def undo(self) -> None:
-        """Begin to fold again what holds a quarantine, beside the turns."""
-        for number, task in list(self._undoing.items()):
-            if task.done():
-                del self._undoing[number]
-                if not task.cancelled():
-                    task.result()
-        for number, held in self.owned.items():
-            if held.partition.exclusions.unfolded and number not in self._undoing:
-                self._undoing[number] = asyncio.create_task(self._undo(number, held))
-
-    async def _undo(self, number: int, held: Held) -> None:
-        """Fold a partition again, and go on with that, if it is still ours then."""
-
-        def ours() -> bool:
-            return self.owned.get(number) is held
-
-        old, of_store = (held.partition, held.store), partial(self._partition, number)
-        try:
-            new = await fold_anew(self._settings, old, of_store, self.consumer, ours)
-        except InputError as error:
-            await alert(self._producer, "quarantine-refused", str(error), partition=number)
-            held.partition.exclude(held.partition.exclusions)  # nothing can be done about it
-            held.unkept = True
-            return
-        except (KafkaError, StoreError) as error:
-            log.warning("partition %d could not be folded again, trying later: %r", number, error)
-            await asyncio.sleep(RETRY_SECONDS)
-            return
-        try:
-            await self._put_in_place(number, held, old, new, of_store)
-        except (KafkaError, StoreError) as error:
-            log.warning("partition %d could not be folded again, it is taken over anew: %r", number, error)
-
-    async def _put_in_place(self, number: int, held: Held, old: State, new: State, of_store: Open) -> None:
-        """Go on with the new state of a partition; if that fails half-way, with what the newest checkpoint says."""
-
-        def ours() -> bool:
-            return self.owned.get(number) is held
-
-        try:
-            if ours():
-                await held.checkpoints.whole(new[1], old[1])
-            async with self.turning:
-                if ours():
-                    self.keep()
-                if ours():  # and the old state could be kept
-                    held.partition, held.store = await put_in_place(self._settings, old, new, of_store)
-                    held.checkpoints.paused = False
-                    log.info("partition %d is without what was quarantined", number)
-        except LostError as error:
-            held.checkpoints.lost = str(error)
-        except BaseException:
-            if ours():
-                self.let_go([number])
-            raise
-        finally:
-            new[1].close()
 
     def _own(self, number: int, held: Held) -> None:
         position = held.partition.position
@@ -382,11 +319,10 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
 
     async def stop(self) -> None:
         """Keep everything, and leave the group; without a broker, just leave."""
-        beside = [*self._recovering.values(), *self._undoing.values()]
-        for task in beside:
+        for task in self._recovering.values():
             task.cancel()
-        if beside:
-            await asyncio.wait(beside, timeout=STOP_SECONDS)
+        if self._recovering:
+            await asyncio.wait(self._recovering.values(), timeout=STOP_SECONDS)
         await self.put_away(list(self.owned))
         with suppress(TimeoutError):
             await asyncio.wait_for(self.consumer.stop(), STOP_SECONDS)

@@ -135,6 +135,7 @@ class Partition:
         self._views: dict[tuple[Cell, int], tuple[float, float]] = {}
         self._new_sums: bytes | None = None
         self._new_exclusions: Exclusions | None = None
+        self._forgotten: list[str] = []
 
     def state(self, user: str) -> UserState:
         """A user's state as of the last input, kept or not."""
@@ -185,7 +186,7 @@ class Partition:
             fact = ErasedFact(reaction.user, self.number, record.at_ms)
             messages.append(Message("erased", record.key, msgspec.json.encode(fact), partition=0))
         elif isinstance(reaction, Quarantine):
-            self._exclude(self.exclusions.with_quarantine(record.offset, reaction))
+            self._exclude(self.exclusions.with_quarantine(record.offset, reaction, record.at_ms))
         elif reaction is not None and not self.exclusions.hold(reaction.user, record.at_ms):
             folded = fold(self.state(reaction.user), reaction, record.at_ms, self._policy.memory)
             self._users[reaction.user] = folded.state
@@ -219,10 +220,15 @@ class Partition:
             (row.at_ms + window_ms, user) for row in state.ledger.values() if row.at_ms <= at_ms
         ]
         self._exclude(self.exclusions.with_erased(user, at_ms))
+        self._forgotten.append(user)
 
     def exclude(self, exclusions: Exclusions) -> None:
         """Leave this out of a state that is about to be folded from the beginning."""
         self._exclude(exclusions.all_folded())
+
+    def give_up_oldest(self) -> None:
+        """Go on with what the oldest quarantine that waits was to leave out: it cannot be taken out any more."""
+        self._exclude(self.exclusions.without_oldest())
 
     def _exclude(self, exclusions: Exclusions) -> None:
         self.exclusions = self._new_exclusions = exclusions
@@ -248,6 +254,8 @@ class Partition:
             exclusions=self._new_exclusions,
         )
         self._store.write(changes)
+        for user in self._forgotten:
+            self._store.scrub(user)
         for user, state in self._users.items():
             self._cache[user] = state
             self._cache.move_to_end(user)

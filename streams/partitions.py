@@ -20,6 +20,7 @@ from streams.failpoints import passing
 from streams.fitter import Fitter
 from streams.ownership import RETRY_SECONDS, STOP_SECONDS, Ownership
 from streams.partition import Message, version_at
+from streams.remaking import Remaking
 from streams.sending import acknowledged, on_their_way, send
 from streams.settings import Settings
 from streams.store_folder import StoreError
@@ -50,6 +51,7 @@ class Partitions:
         self._producer = Producer(settings)
         self._ownership = Ownership(settings, policy, self._producer, partitions)
         self._owned = self._ownership.owned
+        self._remaking = Remaking(settings, self._ownership, self._producer)
         self._next = 0  # of the partitions whose reactions are turned
         self._kept_at = 0.0
         self._looped_at = time.monotonic()
@@ -67,7 +69,7 @@ class Partitions:
         while True:
             await self._leave_after_a_stall()
             await self._ownership.take_over()
-            self._ownership.undo()
+            self._remaking.go_on()
             self._fit_if_ours()
             await self._fetch()
             turn = asyncio.ensure_future(self._turn())
@@ -83,6 +85,7 @@ class Partitions:
         """Keep everything, tell the broker how far we came, and leave the group; without a broker, just leave."""
         if self._fitter is not None:
             self._fitter.cancel()
+        await self._remaking.stop()
         await self._ownership.stop()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._producer.stop(), STOP_SECONDS)

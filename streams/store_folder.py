@@ -18,6 +18,7 @@ WAL_BYTES_MAX = 64 << 20
 DAMAGED = "DAMAGED"  # a file in a store's folder, with the damage that was met while it was in use
 SET_ASIDE = "damaged"  # in the names of folders that were set aside
 SET_ASIDE_MAX = 2  # such folders of one store, the newest
+MISSING = "No such file"
 FULL = ("No space left", "File too large", "quota exceeded")  # what ENOSPC, EFBIG and EDQUOT are in words
 
 
@@ -60,6 +61,7 @@ def opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
         raise InputError(f"cannot keep state in {folder.parent}: {error.strerror}") from error
     with suppress(FileNotFoundError):
         raise StoreDamagedError(f"the store {folder} was damaged when it was last in use: {_damage(folder)}")
+    known = (folder / "CURRENT").exists()
     end = time.monotonic() + OPEN_SECONDS_MAX
     while True:
         try:
@@ -68,6 +70,8 @@ def opened(folder: Path) -> Any:  # rocksdict's own type hints know no raw mode
         except StoreError:
             raise
         except Exception as error:
+            if known and MISSING in str(error):
+                raise StoreDamagedError(f"the store {folder} lacks a file: {error}") from error
             if "lock" not in str(error).lower():
                 raise InputError(f"cannot open the store {folder}: {error}") from error
             if time.monotonic() > end:

@@ -23,7 +23,8 @@ REQUEST_MS_MAX = 10_000  # for one request to a broker that was found
 MEBIBYTE = 1 << 20
 
 CLEANUP, TIME, BYTES = "cleanup.policy", "message.timestamp.type", "max.message.bytes"  # Kafka's names
-RETENTION = "retention.ms"
+RETENTION, SEGMENT = "retention.ms", "segment.ms"
+FOR_EVER_MS = 100 * 365 * 86_400_000  # whoever keeps it for longer means that
 UNKNOWN_TOPIC, LEADER_NOT_AVAILABLE, ALREADY_EXISTS = 3, 5, 36  # Kafka's error codes
 
 
@@ -176,13 +177,14 @@ def check(settings: Settings) -> int:
 
 
 def retention_ms(settings: Settings, names: Sequence[str]) -> int | None:
-    """How long the longest of these topics keeps what it has; None if one keeps it for ever."""
+    """How long the longest of these topics keeps what it has, with all of its segment; None if that is for ever."""
     with connection(KafkaAdminClient, settings, request_timeout_ms=REQUEST_MS_MAX) as client:
         topics = [settings.topic(name) for name in names]
-        asked = [ConfigResource("topic", name, {RETENTION: None}) for name in topics]
+        asked = [ConfigResource("topic", name, {RETENTION: None, SEGMENT: None}) for name in topics]
         configs = client.describe_configs(asked, config_filter="all")["topic"]
     kept = [int(configs[name][RETENTION]["value"]) for name in topics]
-    return None if min(kept) < 0 else max(kept)
+    longest = max(kept) + max(int(configs[name][SEGMENT]["value"]) for name in topics)
+    return None if min(kept) < 0 or longest > FOR_EVER_MS else longest
 
 
 def partition_count(settings: Settings, name: str) -> int:

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from engine.errors import InputError
-from streams.backups import begin_from_backup
+from streams.backups import NoGroundError, begin_from, find_backup, reaches
 from streams.broker import Consumer, Place, since
 from streams.exclusions import ErasedFact
-from streams.partition import Message, Partition
+from streams.partition import Input, Message, Partition
 from streams.recovery import opened, refold
 from streams.settings import Settings
 from streams.store import PartitionStore
@@ -47,22 +46,26 @@ async def fold_anew(
 ) -> State:
     """The same partition without what it leaves out, as far as it had come when this began; it may take long.
 
-    Raises InputError where neither the topics nor a copy of the store reach back to before the quarantine.
+    Raises NoGroundError where neither the topics nor a copy of the store reach back to before the oldest of them.
     """
     partition, store = old
     number, exclusions, until = partition.number, partition.exclusions, partition.position.offsets()
-    from_ms = min(one.what.from_ms for one in exclusions.quarantined if not one.folded)
     folder = store.folder.with_name(f"{store.folder.name}.anew")
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    places = [Place(settings.topic(name), number) for name in ("feeds", "feedback")]
-    whole = not any((await consumer.beginning_offsets(places)).values())
-    if not whole and not await asyncio.to_thread(
-        begin_from_backup, store.folder, lambda position: position.clock_ms < from_ms, folder
-    ):
-        raise InputError(
-            f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, and "
-            "no copy of its state is older"
+    folded: tuple[Input, ...] = ("feeds", "feedback")
+    names = {Place(settings.topic(name), number): name for name in folded}
+    begins = {names[place]: first for place, first in (await consumer.beginning_offsets(list(names))).items()}
+    if any(begins.values()):
+        from_ms = exclusions.oldest_unfolded.what.from_ms
+        copy = await asyncio.to_thread(
+            find_backup, store.folder, lambda at: at.clock_ms < from_ms and reaches(at, begins)
         )
+        if copy is None:
+            raise NoGroundError(
+                f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, "
+                "and no copy of its state on this worker is older"
+            )
+        await asyncio.to_thread(begin_from, copy, folder)
     made = await opened(folder)
     try:
         made.keep_topic_ids(store.topic_ids())

@@ -286,7 +286,7 @@ def test_a_user_who_is_erased_has_no_decision_any_more(tmp_path: Path) -> None:
             for user in ("ada", "{a/b}", "nobody\n"):
                 assert (await one.ask("r", user=user)).status == 200
                 erased = await one.call("DELETE", f"/v1/users/{quote(user)}")
-                assert (erased.status, erased.json["user"], erased.json["erased_ms"]) == (200, user, AT_MS)
+                assert (erased.status, erased.json["user"], erased.json["erased_ms"] >= AT_MS) == (200, user, True)
                 assert erased.json["logs_lapse_ms"] > AT_MS
                 told = await one.get(f"/v1/feeds/r/explanation?user={quote(user)}")
                 assert told.status == 404

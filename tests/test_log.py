@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.log import HEAD, INDEX_BYTES, Damage, LogRecord, PartitionLog, Unwritten
+from streams.log import Damage, LogRecord, PartitionLog, Unwritten
+from streams.segment import HEAD, INDEX_BYTES
 
 ROWS = st.lists(
     st.builds(
