@@ -54,6 +54,7 @@ class Held:
         self.checkpoints = checkpoints
         self.pending: dict[str, deque[ConsumerRecord]] = {name: deque() for name in INPUTS}
         self.unkept = False  # it has turns that are acknowledged and not yet written
+        self.remaking: asyncio.Task[None] | None = None  # a state that is to take the place of this one
         self.quiet_since = self.ticked = time.monotonic()  # since the latest reaction, and the latest tick
 
 
@@ -300,9 +301,8 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 self._close(self.owned.pop(number))
 
     def _close(self, held: Held) -> None:
-        undoing = self._undoing.get(held.partition.number)
-        if undoing is not None and undoing is not asyncio.current_task():
-            undoing.cancel()
+        if held.remaking is not None and held.remaking is not asyncio.current_task():
+            held.remaking.cancel()  # it reads what is closed here
         held.checkpoints.cancel()
         held.store.close()
         ending = asyncio.create_task(held.checkpoints.stop())

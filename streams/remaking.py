@@ -25,7 +25,6 @@ class Remaking:
         self._settings = settings
         self._ownership = ownership
         self._producer = producer
-        self._undoing: dict[int, asyncio.Task[None]] = {}
         self._copying = Beside("a copy of the state", self._copy, lambda _: None)
         self._copied_at = time.monotonic()
         self._stopping = False
@@ -35,10 +34,11 @@ class Remaking:
         self._stopping = True
         await self._copying.end()
         self._copying.close()
-        for task in self._undoing.values():
+        remaking = [held.remaking for held in self._ownership.owned.values() if held.remaking is not None]
+        for task in remaking:
             task.cancel()
-        if self._undoing:
-            await asyncio.wait(self._undoing.values(), timeout=STOP_SECONDS)
+        if remaking:
+            await asyncio.wait(remaking, timeout=STOP_SECONDS)
 
     def go_on(self) -> None:
         """Copy the stores now and then, and fold again what holds a quarantine, beside the turns."""
@@ -57,14 +57,13 @@ class Remaking:
             back_up(held.store, at_ms, kept_ms, erased_ms, lambda: not self._stopping)
 
     def _undo_what_is_unfolded(self) -> None:
-        for number, task in list(self._undoing.items()):
-            if task.done():
-                del self._undoing[number]
-                if not task.cancelled():
-                    task.result()
         for number, held in self._ownership.owned.items():
-            if held.partition.exclusions.unfolded and number not in self._undoing:
-                self._undoing[number] = asyncio.create_task(self._undo(number, held))
+            if held.remaking is not None and held.remaking.done():
+                if not held.remaking.cancelled():
+                    held.remaking.result()
+                held.remaking = None
+            if held.remaking is None and held.partition.exclusions.unfolded:
+                held.remaking = asyncio.create_task(self._undo(number, held))
 
     async def _undo(self, number: int, held: Held) -> None:
         """Fold a partition again, and go on with that, if it is still ours then."""

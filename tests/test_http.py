@@ -404,7 +404,7 @@ REFUSED: dict[str, list[tuple[int, str, bytes | dict[str, Any] | list[Any], str]
             ({"user": ""}, "1 to 256 characters"),
             ({"user": LONG}, "1 to 256 characters"),
             ({"kind": "seen"}, "Invalid value 'seen'"),
-            ({"to_ms": "now"}, "Expected `int`"),
+            ({"to_ms": "now"}, "Expected `int | null`"),
         )
     ],
     "what the policy refuses": [
