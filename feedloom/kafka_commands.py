@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
@@ -18,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from engine.errors import InputError
+from streams.local_tail import tail_folder
 from streams.settings import Settings, read_settings
 from streams.tools import RECORD_BYTES_MAX, LineError, Start, read_lines, send, tail
 from streams.topics import MEBIBYTE, TOPICS, TopicRow, create, describe
@@ -124,6 +126,7 @@ def show_sent(topic: str, sent: dict[int, int], *, as_json: bool) -> None:
 @click.option("--follow/--no-follow", help="Wait for more, or end with what is there.  [default: --no-follow]")
 @click.option("--max", "records_max", type=click.IntRange(1), help="End after so many records.")
 @click.option("--user", help="Only records that are keyed by this user.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Of `feedloom serve`, running or not.")
 @bootstrap_option
 @json_option
 def tail_command(
@@ -131,6 +134,7 @@ def tail_command(
     start: str,
     records_max: int | None,
     user: str | None,
+    data: Path | None,
     bootstrap: str | None,
     *,
     follow: bool,
@@ -143,8 +147,11 @@ def tail_command(
     """
     if as_json and follow and records_max is None:
         raise InputError("--json prints one document, which --follow would never end: give --max or leave one out")
+    if data is not None and (follow or bootstrap is not None):
+        raise InputError("--data reads what a folder holds now: leave out --follow and --bootstrap")
     settings, at = chosen_settings(bootstrap), start_of(start)
-    with quiet_pipe(), closing(tail(settings, topic, at, follow=follow, user=user)) as records:
+    read = tail_folder(data, topic, at, user) if data else tail(settings, topic, at, follow=follow, user=user)
+    with quiet_pipe(), closing(read) as records:
         chosen = islice(records, records_max)
         if as_json:
             show_document({"records": list(chosen)})

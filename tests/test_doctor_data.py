@@ -42,3 +42,27 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["doctor", "--data", str(tmp_path)])
     assert isinstance(done.exception, InputError)
     assert "is no data folder" in str(done.exception)
+
+
+def test_topics_can_be_read_while_they_are_written(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.live(20)
+    data = str(tmp_path / "data")
+
+    def lines(*words: str) -> list[dict]:
+        done = CliRunner().invoke(cli, ["tail", *words, "--data", data])
+        assert done.exit_code == 0, done.output
+        return [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+
+    feeds = lines("feeds")
+    assert [line["offset"] for line in feeds] == list(range(20))
+    assert [line["value"]["request"]["request_id"] for line in feeds] == [f"r{n}" for n in range(1, 21)]
+    assert feeds[3]["headers"] == {"feedloom.request-offset": "3"}
+    assert {line["key"] for line in lines("feedback", "--user", "ann")} == {"ann"}
+    assert lines("feeds", "--from", f"ts={feeds[15]['ts_ms']}", "--max", "2") == feeds[15:17]
+    assert lines("feeds", "--from", "latest") == []
+    for words, said in ((["metrics"], "keeps no topic metrics"), (["feeds", "--follow"], "leave out --follow")):
+        done = CliRunner().invoke(cli, ["tail", *words, "--data", data])
+        assert said in str(done.exception)
+    engine.partitions.close()
+    engine.topics.close()
