@@ -79,8 +79,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     fsync: Literal["always", "interval", "never"] = "interval"  # when the embedded log is put on the disk itself
     fsync_every_ms: int = 200  # by "interval": what a power cut can lose; a kill loses nothing
     segment_bytes: int = 67_108_864  # of a file of the embedded log
-    retention_ms: int = 604_800_000  # how long the embedded log keeps requests, reactions and feeds
-    backup_every_ms: int = 3_600_000  # between two copies of the embedded engine's state
+    retention_ms: int = 604_800_000  # how long the embedded log keeps requests, reactions and feeds; and copies
+    backup_every_ms: int = 3_600_000  # between two copies of a state on the same disk
 
     def __post_init__(self) -> None:
         """Refuse limits of nothing."""
