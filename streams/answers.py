@@ -12,7 +12,8 @@ from streams.broker import ConsumerRecord
 from streams.codec import Value, decode
 from streams.exclusions import ErasedFact
 
-RECENT_BYTES_MAX = 64 << 20  # of decisions at hand, as they stand in `feeds`
+RECENT_MS = 120_000  # for which decisions are at hand,
+RECENT_BYTES_MAX = 64 << 20  # or until they are so many, as they stand in `feeds`
 
 Identity = tuple[str, str]  # user, request id
 _erased = msgspec.json.Decoder(ErasedFact)
@@ -76,8 +77,7 @@ class Answers:
             self._recent[identity] = (decision.at_ms, record.value)
             self._requests[identity[0]].add(identity[1])
             self._bytes += len(record.value)
-            while self._bytes > RECENT_BYTES_MAX:
-                self._drop(next(iter(self._recent)))
+            self._let_go(decision.at_ms - RECENT_MS)
         for done in self._waiting.get(identity, ()):
             if not done.done():
                 done.set_result(first)
@@ -104,6 +104,14 @@ class Answers:
         for request_id in list(self._requests.get(user, ())):
             if self._recent[user, request_id][0] <= at_ms:
                 self._drop((user, request_id))
+
+    def _let_go(self, before_ms: int) -> None:
+        """Drop the first that came, as long as they are too old or too much."""
+        while self._recent:
+            identity, (at_ms, _) = next(iter(self._recent.items()))
+            if at_ms >= before_ms and self._bytes <= RECENT_BYTES_MAX:
+                return
+            self._drop(identity)
 
     def _drop(self, identity: Identity) -> None:
         user, request_id = identity

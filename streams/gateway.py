@@ -16,7 +16,7 @@ from engine.errors import InputError
 from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
-from streams.answers import Answers, Identity, decided
+from streams.answers import RECENT_MS, Answers, Identity, decided
 from streams.asking import BusyError, ConflictError, Erased, Ordered, UnavailableError
 from streams.broker import Consumer, KafkaError, Place, Producer, partition_of, since
 from streams.codec import encode
@@ -27,7 +27,6 @@ from streams.topics import retention_ms
 
 log = logging.getLogger(__name__)
 
-RECENT_MS = 300_000  # of `feeds` and `dead-letters`, read when a gateway begins
 POLL_MS = 200
 ANSWER_SECONDS_MAX = 10.0  # for a decision; a worker may have to take the user's partition over first
 LOOK_SECONDS = 2.0  # after which it is looked for, in case that it was made long ago
