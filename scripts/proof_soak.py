@@ -158,12 +158,13 @@ def serving(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         process = subprocess.Popen(
             [sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT
         )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         yield process, process.stdout.readline().strip()
     finally:
         process.terminate()
         process.wait()
+        process.stdout.close()
 
 
 # The soak.
