@@ -179,6 +179,11 @@ class DurableEngine:
         }
 
     @property
+    def fitting(self) -> bool:
+        """Whether a population version is being made."""
+        return self._fits.busy
+
+    @property
     def waiting(self) -> int:
         """How many clients wait for the next turns."""
         return sum(len(lane.waiting) for lane in self._lanes)
