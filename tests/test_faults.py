@@ -17,11 +17,11 @@ EMBEDDED = (
     "disk_full_then_freed",
     "an_old_state_put_back",
     "reactions_twice_and_in_disorder",
+    "a_byte_flipped_inside_a_log",
 )
 WORKERS = (
     "killed_at_every_failpoint",
     "a_zombie_owner",
-    "disk_full_then_freed",
     "erased_and_quarantined_through_kills",
 )
 SHORT = {"erased_and_quarantined_through_kills": {"thorough": False}}
