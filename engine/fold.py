@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from engine.decision import Decision
+from engine.errors import InputError
 from engine.events import Acted, Organic, Reaction, Seen
 from engine.evidence import NOTHING, matured, with_closed
 from engine.learning import learned, lessons_of_choice, lessons_of_like, lessons_of_view
 from engine.newcomers import plus
-from engine.policy import MemoryPolicy
+from engine.policy import MemoryPolicy, Policy
 from engine.shadow import lessons_of_action, lessons_of_slot, listed_of
 from engine.state import (
     Cursor,
@@ -50,6 +51,12 @@ class Folded(NamedTuple):
     state: UserState
     lessons: tuple[Lesson, ...]
     outcome: Outcome
+
+
+def check_reaction(reaction: Reaction, policy: Policy) -> None:
+    """Raise InputError for an action that the policy does not name, whoever reports it."""
+    if not isinstance(reaction, Seen) and reaction.action not in policy.actions:
+        raise InputError(f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]')
 
 
 def fold(state: UserState, value: Decision | Reaction, at_ms: int, memory: MemoryPolicy) -> Folded:

@@ -5,8 +5,6 @@ A cell that fails is an error, and nothing is written: what stands in the file h
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
 from kafka_broker import VERSION  # noqa: E402
+from proof_setting import commit, machine  # noqa: E402
 
 # The cells stand among the tests, which run eight of them.
 MATRIX: dict[str, dict[str, Callable[[Path, int], dict[str, float]]]] = {
@@ -56,14 +55,9 @@ def of_seed(engine: str, name: str, cell: Callable[[Path, int], dict[str, float]
 def setting() -> dict[str, Any]:
     """Where the proof was made."""
     return {
-        "machine": f"{platform.machine()}, {platform.system()}, python {platform.python_version()}",
+        "machine": machine(),
         "kafka": VERSION,
     }
-
-
-def commit() -> str:
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Seeds that were never compared are run with the others also then.
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 from hashlib import blake2b
@@ -19,7 +18,9 @@ import msgspec
 import numpy as np
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from proof_setting import commit, machine  # noqa: E402
 
 from engine.policy import Policy  # noqa: E402
 from simulator.peers import available_peers  # noqa: E402
@@ -67,7 +68,7 @@ def main() -> None:
 def setting() -> dict[str, Any]:
     """Where and of what the proof was made; the commits stand beside each world's figures."""
     return {
-        "machine": f"{platform.machine()}, {platform.system()}, python {platform.python_version()}",
+        "machine": machine(),
         "policy": version_of(Policy()),
     }
 
@@ -83,11 +84,6 @@ def version_of(policy: Policy) -> str:
     for table, name in NOT_THESE:
         del tables[table][name]
     return blake2b(msgspec.json.encode(tables), digest_size=6).hexdigest()
-
-
-def commit() -> str:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return head.stdout.strip()
 
 
 def proof_of(world: str, before: dict[str, Any] | None) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import aiohttp  # noqa: E402
 from kafka_broker import Cluster, cluster, free_ports  # noqa: E402
+from proof_setting import commit, machine  # noqa: E402
 
 from engine.events import Organic, Seen  # noqa: E402
 from engine.policy import Policy  # noqa: E402
@@ -354,15 +354,6 @@ def picture(found: dict[str, Any]) -> None:
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(PICTURE, dpi=110)
-
-
-def machine() -> str:
-    return f"{platform.machine()}, {platform.system()}, python {platform.python_version()}"
-
-
-def commit() -> str:
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -22,6 +22,15 @@ class ConflictError(InputError):
     """The request id has another decision already."""
 
 
+def check_slots(request: Request, slots: int) -> None:
+    """Raise ConflictError where a request's id has a decision of another number of slots than it asks for."""
+    if request.slots != slots:
+        raise ConflictError(
+            f"request {request.request_id} of user {request.user} has a decision of {slots} slots already, so it "
+            f"cannot have one of {request.slots}"
+        )
+
+
 class Erased(Struct, frozen=True):
     """A user that is forgotten, up to this log time. Raw logs hold it until `logs_lapse_ms`, None if for ever."""
 

@@ -104,6 +104,23 @@ def begin_from(backup: Path, folder: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def begin_before(from_ms: int, folder: Path, begins: Mapping[Input, int], into: Path) -> None:
+    """Lay the ground for a state without what came since a time: a copy that is older, or nothing.
+
+    Nothing will do where the topics still hold their beginning. Raises NoGroundError.
+    """
+    shutil.rmtree(into, ignore_errors=True)
+    if not any(begins.values()):
+        return
+    copy = find_backup(folder, lambda position: position.clock_ms < from_ms and reaches(position, begins))
+    if copy is None:
+        raise NoGroundError(
+            f"{folder.name} cannot be folded without what came since {from_ms}: its topics begin later, and no "
+            "copy of its state is older"
+        )
+    begin_from(copy, into)
+
+
 def clean(folder: Path) -> None:
     """Finish or remove what a kill has left half made beside a store."""
     outdated = folder.with_name(f"{folder.name}.outdated")

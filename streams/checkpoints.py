@@ -28,6 +28,7 @@ from streams.checkpoint_notes import Taken
 from streams.failpoints import passing
 from streams.settings import Settings
 from streams.store import PIECE, POSITION, PartitionStore, Position, piece_key, read_position
+from streams.store_folder import put_in_place
 
 log = logging.getLogger(__name__)
 
@@ -179,9 +180,8 @@ async def restore(reader: CommittedReader, folder: Path, name: str) -> None:
 
     It is made in a folder of its own, so a kill leaves the old one or the new one, or none: then it is made again.
     """
-    making, outdated = (folder.with_name(f"{folder.name}.{what}") for what in ("restoring", "outdated"))
-    for leftover in (making, outdated):
-        await asyncio.to_thread(shutil.rmtree, leftover, ignore_errors=True)
+    making = folder.with_name(f"{folder.name}.restoring")
+    await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
     store = await asyncio.to_thread(PartitionStore, making, copied=True)
     try:
         pieces: dict[bytes, int] = {}
@@ -195,14 +195,7 @@ async def restore(reader: CommittedReader, folder: Path, name: str) -> None:
         store.notes.holds_all(name)
     finally:
         store.close()
-    await asyncio.to_thread(_put_in_place, making, folder, outdated)
-
-
-def _put_in_place(making: Path, folder: Path, outdated: Path) -> None:
-    if folder.exists():
-        folder.rename(outdated)
-    making.rename(folder)
-    shutil.rmtree(outdated, ignore_errors=True)
+    await asyncio.to_thread(put_in_place, making, folder)
 
 
 def _count_pieces(record: ConsumerRecord, pieces: dict[bytes, int]) -> None:

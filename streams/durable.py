@@ -19,7 +19,8 @@ from typing import Any, Generic, TypeVar
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Quarantine, Reaction, Request, Seen
+from engine.events import ItemUpdate, Quarantine, Reaction, Request
+from engine.fold import check_reaction
 from engine.policy import Policy
 from engine.pools import check_request
 from streams.asking import BusyError, Erased, Ordered, UnavailableError
@@ -143,10 +144,7 @@ class DurableEngine:
     async def report(self, reactions: Sequence[Reaction]) -> None:
         """Take reactions, all or none. Raises InputError for an action without a policy, and as `ask` does."""
         for reaction in reactions:
-            if not isinstance(reaction, Seen) and reaction.action not in self._policy.actions:
-                raise InputError(
-                    f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
-                )
+            check_reaction(reaction, self._policy)
         await self._answered(self._reports, reactions)
 
     async def put(self, items: Sequence[ItemUpdate]) -> None:
@@ -166,7 +164,10 @@ class DurableEngine:
         """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
         if self.trouble:
             raise UnavailableError(self.trouble)
-        return self.partitions.find(user, request_id)
+        try:
+            return self.partitions.find(user, request_id)
+        except StoreError as error:
+            raise UnavailableError(f"the disk refuses: {error}") from error
 
     def gauges(self) -> dict[str, float]:
         """What an operator watches, by name."""
@@ -237,8 +238,9 @@ class DurableEngine:
                 self.partitions.keep()
         self.partitions.close()
         self.topics.close()
-        for pool in (self._fits, self._undoing, self._copying, self._disk):
-            pool.close() if isinstance(pool, Beside) else pool.shutdown(wait=False)
+        for work in (self._fits, self._undoing, self._copying):
+            work.close()
+        self._disk.shutdown(wait=False)
 
     async def _recover(self) -> None:
         """Begin from what is on the disk, as soon as that can be done."""

@@ -15,7 +15,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
 from engine.facts import Facts
-from engine.fold import Outcome, close_due, fold
+from engine.fold import Outcome, check_reaction, close_due, fold
 from engine.item_table import tokens_of
 from engine.offline.embeddings import Embeddings, Training, trained
 from engine.policy import Policy
@@ -117,11 +117,7 @@ class EmbeddedRunner:
 
     def react(self, reaction: Reaction, at_ms: int) -> Outcome:
         """Fold a reaction. Raises InputError for an action that the policy does not name."""
-        policy = self._facts.policy
-        if not isinstance(reaction, Seen) and reaction.action not in policy.actions:
-            raise InputError(
-                f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
-            )
+        check_reaction(reaction, self._facts.policy)
         self._facts = self.facts  # the version that is due before this reaction holds nothing of it
         self._stage("feedback", self.sums.records, at_ms, reaction)
         return self._fold(reaction.user, reaction, at_ms)

@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.decision import Decision
-from engine.errors import InputError
-from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
+from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request
+from engine.fold import check_reaction
 from engine.policy import Policy
 from engine.pools import check_request
 from streams.answers import RECENT_MS, Answers, Identity, decided
-from streams.asking import BusyError, ConflictError, Erased, Ordered, UnavailableError
+from streams.asking import BusyError, Erased, Ordered, UnavailableError, check_slots
 from streams.broker import Consumer, KafkaError, Place, Producer, partition_of, since
 from streams.codec import encode
 from streams.orders import RAW
@@ -84,11 +84,7 @@ class Gateway:
         check_request(request, self._policy)
         identity = (request.user, request.request_id)
         made = self._answers.at_hand(identity, _before_now(0)) or await self._asked(request, identity)
-        if made.request.slots != request.slots:
-            raise ConflictError(
-                f"request {request.request_id} of user {request.user} has a decision of {made.request.slots} slots "
-                f"already, so it cannot have one of {request.slots}"
-            )
+        check_slots(request, made.request.slots)
         return made
 
     async def _asked(self, request: Request, identity: Identity) -> Decision:
@@ -110,10 +106,7 @@ class Gateway:
     async def report(self, reactions: Sequence[Reaction]) -> None:
         """Send reactions; they are with all replicas when this returns. Those that were sent twice count once."""
         for reaction in reactions:
-            if not isinstance(reaction, Seen) and reaction.action not in self._policy.actions:
-                raise InputError(
-                    f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]'
-                )
+            check_reaction(reaction, self._policy)
         with self._counted():
             await self._sent(
                 [Message("feedback", reaction.user.encode(), encode(reaction)) for reaction in reactions]

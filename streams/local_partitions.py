@@ -19,7 +19,7 @@ from engine.errors import InputError
 from engine.events import Erase, Quarantine, Reaction, Request, Tick
 from engine.policy import Policy
 from engine.state import UserState
-from streams.asking import ConflictError, Ordered
+from streams.asking import ConflictError, Ordered, check_slots
 from streams.backups import NoGroundError, back_up, copies, time_of
 from streams.codec import decode, encode
 from streams.exclusions import ErasedFact
@@ -112,8 +112,8 @@ class LocalPartitions:
     @property
     def owes_copies(self) -> bool:
         """Whether a copy of a store is from before an erasure."""
-        folders = map(self._ground.folder, range(self.topics.partitions))
-        return any(time_of(copy) <= self.erased_ms for folder in folders for copy in copies(folder))
+        folders, erased_ms = map(self._ground.folder, range(self.topics.partitions)), self.erased_ms
+        return any(time_of(copy) <= erased_ms for folder in folders for copy in copies(folder))
 
     # Turning.
 
@@ -138,10 +138,11 @@ class LocalPartitions:
         partition = self._owned[number].partition
         outcomes: list[Decision | InputError] = []
         messages: list[Message] = []
-        for record in records:
-            for message in partition.answer(Record(*record[:4]), self.shared.facts):
-                messages.append(message)
-                outcomes.append(_outcome_of(message))
+        for record in (Record(*row[:4]) for row in records):
+            outcome = partition.decide(record, self.shared.facts)
+            if outcome is not None:
+                outcomes.append(outcome)
+                messages.append(partition.told(record, outcome))
         # A decision in `feeds` says that all requests before it are dealt with: so dead letters go before it.
         self._send([message for message in messages if message.topic == "dead-letters"])
         passing("before-acknowledgement")
@@ -161,11 +162,11 @@ class LocalPartitions:
         outcome = made.get((request.user, request.request_id)) or self.find(request.user, request.request_id)
         if outcome is None:
             return InputError(f"the decision of request {request.request_id} has lapsed from feeds")
-        if isinstance(outcome, Decision) and outcome.request.slots != request.slots:
-            return ConflictError(
-                f"request {request.request_id} of user {request.user} has a decision of {outcome.request.slots} "
-                f"slots already, so it cannot have one of {request.slots}"
-            )
+        if isinstance(outcome, Decision):
+            try:
+                check_slots(request, outcome.request.slots)
+            except ConflictError as error:
+                return error
         return outcome
 
     def react(self, reactions: Sequence[Reaction]) -> None:
@@ -311,11 +312,3 @@ class LocalPartitions:
         at_ms = self.topics.now_ms()
         for (topic, number), rows in batches.items():
             self.topics.append(topic, number, rows, at_ms)
-
-
-def _outcome_of(message: Message) -> Decision | InputError:
-    if message.topic == "feeds":
-        made = decode(message.value or b"")
-        assert isinstance(made, Decision)
-        return made
-    return InputError(dict(message.headers)["feedloom.reason"].decode())

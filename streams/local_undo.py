@@ -4,10 +4,9 @@ The new state is made in a folder of its own. When it has come to where the topi
 between two turns; a kill before that leaves the old one, whose quarantine still waits.
 """
 
-import shutil
-
-from streams.backups import NoGroundError, begin_from, find_backup, reaches
+from streams.backups import NoGroundError, begin_before
 from streams.local_recovery import FOLDED, Ground, Owned, refold
+from streams.store_folder import put_in_place as take_place
 
 
 def fold_anew(ground: Ground, owned: Owned) -> Owned:
@@ -17,26 +16,15 @@ def fold_anew(ground: Ground, owned: Owned) -> Owned:
     that waits, or the topics are damaged: what cannot be read again would be forgotten.
     """
     number, exclusions = owned.partition.number, owned.partition.exclusions
-    folder, begins = ground.folder(number), ground.begins(number)
+    folder = ground.folder(number)
     anew_folder = folder.with_name(f"{folder.name}.anew")
-    shutil.rmtree(anew_folder, ignore_errors=True)
-    if any(begins.values()):
-        from_ms = exclusions.oldest_unfolded.what.from_ms
-        copy = find_backup(folder, lambda at: at.clock_ms < from_ms and reaches(at, begins))
-        if copy is None:
-            raise NoGroundError(
-                f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, "
-                "and no copy of its state is older"
-            )
-        begin_from(copy, anew_folder)
+    begin_before(exclusions.oldest_unfolded.what.from_ms, folder, ground.begins(number), anew_folder)
     anew = ground.open(number, anew_folder)
     try:
-        for user, at_ms in exclusions.erased.items():
-            anew.partition.forget(user, at_ms)
         anew.partition.exclude(exclusions)
         refold(ground, anew.partition, _unsent)
-        damaged = [damage for topic in FOLDED for damage in ground.topics.log(topic, number).damages]
-        if any(not damage.cut for damage in damaged):
+        met = [damage for topic in FOLDED for damage in ground.topics.log(topic, number).damages]
+        if damaged := [damage for damage in met if not damage.cut]:
             raise NoGroundError(f"partition {number} cannot be folded again, its topics are damaged: {damaged[0]}")
     except BaseException:
         anew.store.close()
@@ -51,13 +39,8 @@ def put_in_place(ground: Ground, owned: Owned, anew: Owned) -> Owned:
     anew.partition.commit()
     owned.store.close()
     anew.store.close()
-    folder, made = owned.store.folder, anew.store.folder
-    outdated = folder.with_name(f"{folder.name}.outdated")
-    shutil.rmtree(outdated, ignore_errors=True)
-    folder.rename(outdated)
-    made.rename(folder)
-    shutil.rmtree(outdated)
-    return ground.open(owned.partition.number, folder)
+    take_place(anew.store.folder, owned.store.folder)
+    return ground.open(owned.partition.number, owned.store.folder)
 
 
 def _unsent(_: object) -> None:

@@ -15,12 +15,13 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, Erase, Organic, Quarantine, Reaction, Request, Seen, Tick
 from engine.facts import Facts
-from engine.fold import close_due, fold
+from engine.fold import check_reaction, close_due, fold
 from engine.policy import Policy
 from engine.pools import gather
 from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
+from streams.asking import check_slots
 from streams.codec import decode, encode
 from streams.exclusions import ErasedFact, Exclusions, forgotten
 from streams.sizes import fitting
@@ -147,26 +148,33 @@ class Partition:
 
     def answer(self, record: Record, facts: Facts) -> list[Message]:
         """Decide a request that has no decision yet."""
+        outcome = self.decide(record, facts)
+        return [] if outcome is None else [self.told(record, outcome)]
+
+    def decide(self, record: Record, facts: Facts) -> Decision | InputError | None:
+        """The decision of a request, or why there is none; None for one that has its decision already."""
         if record.offset < self.position.requests:
-            return []
+            return None
         self.position.requests = record.offset + 1
         try:
             request = self._read_request(record)
-            known = self.state(request.user).ledger.get(request.request_id)
-            if known is not None and known.slots == request.slots:
-                return []
-            if known is not None:
-                raise InputError(
-                    f"request {request.request_id} of user {request.user} has a decision of {known.slots} slots "
-                    f"already, so it cannot have one of {request.slots}"
-                )
             state = self.state(request.user)
+            known = state.ledger.get(request.request_id)
+            if known is not None:
+                check_slots(request, known.slots)
+                return None
             decision = serve(state, request, gather(state, request, facts, record.at_ms), record.at_ms)
         except InputError as error:
-            return self.dead_letter("requests", record, error)
+            return error
         self._fold_decision(decision)
+        return decision
+
+    def told(self, record: Record, outcome: Decision | InputError) -> Message:
+        """What to send of a request and what came of it."""
+        if isinstance(outcome, InputError):
+            return dead_letter("requests", self.number, record, outcome)
         offset = str(record.offset).encode()
-        return [Message("feeds", record.key, encode(decision), ((REQUEST_OFFSET, offset),), self.number)]
+        return Message("feeds", record.key, encode(outcome), ((REQUEST_OFFSET, offset),), self.number)
 
     def react(self, record: Record, last_ms: int | None = None) -> list[Message]:
         """Fold a reaction; its log time moves the clock, even if it cannot be read.
@@ -223,7 +231,9 @@ class Partition:
         self._forgotten.append(user)
 
     def exclude(self, exclusions: Exclusions) -> None:
-        """Leave this out of a state that is about to be folded from the beginning."""
+        """Leave this out of a state that is about to be folded again from an older one, or from nothing."""
+        for user, at_ms in exclusions.erased.items():
+            self.forget(user, at_ms)
         self._exclude(exclusions.all_folded())
 
     def give_up_oldest(self) -> None:
@@ -283,8 +293,8 @@ class Partition:
             raise InputError(f"a {type(event).__name__.lower()} stands among the reactions")
         if event.user is not None:
             self._check_key(record, event.user)
-        if isinstance(event, Acted | Organic) and event.action not in self._policy.actions:
-            raise InputError(f'the policy does not name action {event.action!r}: add [actions."{event.action}"]')
+        if not isinstance(event, Erase | Quarantine):
+            check_reaction(event, self._policy)
         return event
 
     def _decoded(self, record: Record) -> object:

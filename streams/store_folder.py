@@ -86,6 +86,16 @@ def _damage(folder: Path) -> str:
     return (folder / DAMAGED).read_text()
 
 
+def put_in_place(made: Path, folder: Path) -> None:
+    """Let a store that was made in a folder of its own take the place of another, if there is one; none is open."""
+    outdated = folder.with_name(f"{folder.name}.outdated")
+    shutil.rmtree(outdated, ignore_errors=True)
+    if folder.exists():
+        folder.rename(outdated)
+    made.rename(folder)
+    shutil.rmtree(outdated, ignore_errors=True)
+
+
 def set_aside(folder: Path) -> Path:
     """Rename a damaged store's folder, for whoever wants to look at it; returns where it is now.
 

@@ -5,18 +5,18 @@ between two turns. Whatever is killed when, the old state is there, whose quaran
 """
 
 import asyncio
-import shutil
 from collections.abc import Callable, Sequence
 
 import msgspec
 
-from streams.backups import NoGroundError, begin_from, find_backup, reaches
+from streams.backups import begin_before
 from streams.broker import Consumer, Place, since
 from streams.exclusions import ErasedFact
 from streams.partition import Input, Message, Partition
 from streams.recovery import opened, refold
 from streams.settings import Settings
 from streams.store import PartitionStore
+from streams.store_folder import put_in_place as take_place
 
 POLL_MS = 200
 _erased = msgspec.json.Decoder(ErasedFact)
@@ -51,27 +51,15 @@ async def fold_anew(
     partition, store = old
     number, exclusions, until = partition.number, partition.exclusions, partition.position.offsets()
     folder = store.folder.with_name(f"{store.folder.name}.anew")
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     folded: tuple[Input, ...] = ("feeds", "feedback")
     names = {Place(settings.topic(name), number): name for name in folded}
     begins = {names[place]: first for place, first in (await consumer.beginning_offsets(list(names))).items()}
-    if any(begins.values()):
-        from_ms = exclusions.oldest_unfolded.what.from_ms
-        copy = await asyncio.to_thread(
-            find_backup, store.folder, lambda at: at.clock_ms < from_ms and reaches(at, begins)
-        )
-        if copy is None:
-            raise NoGroundError(
-                f"partition {number} cannot be folded without what came since {from_ms}: its topics begin later, "
-                "and no copy of its state on this worker is older"
-            )
-        await asyncio.to_thread(begin_from, copy, folder)
+    from_ms = exclusions.oldest_unfolded.what.from_ms
+    await asyncio.to_thread(begin_before, from_ms, store.folder, begins, folder)
     made = await opened(folder)
     try:
         made.keep_topic_ids(store.topic_ids())
         anew = await asyncio.to_thread(partition_of, made)
-        for user, at_ms in exclusions.erased.items():
-            anew.forget(user, at_ms)
         anew.exclude(exclusions)
         await refold(anew, settings, unsent, wanted, until)
     except BaseException:
@@ -95,11 +83,7 @@ async def put_in_place(settings: Settings, old: State, new: State, partition_of:
         made.close()
         old[1].close()
     folder = old[1].folder
-    outdated = folder.with_name(f"{folder.name}.outdated")
-    shutil.rmtree(outdated, ignore_errors=True)
-    folder.rename(outdated)
-    made.folder.rename(folder)
-    shutil.rmtree(outdated, ignore_errors=True)
+    take_place(made.folder, folder)
     store = await opened(folder)
     return await asyncio.to_thread(partition_of, store), store
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
+from typing import get_args
 
 import msgspec
 from kafka import KafkaAdminClient, TopicPartition
@@ -29,6 +30,7 @@ from streams.broker import partition_of
 from streams.checkpoints import Checkpoints
 from streams.codec import decode
 from streams.exclusions import ErasedFact, Exclusions
+from streams.failpoints import FailPoint
 from streams.orders import KafkaTarget
 from streams.store import Changes, PartitionStore, Position
 from streams.store_folder import damaged_folders
@@ -36,15 +38,8 @@ from streams.topics import create
 
 Figures = dict[str, float]
 Cell = Callable[..., Figures]
-FAILPOINTS = (  # all that a worker comes by but inside-restore, which wants a lost disk
-    "before-acknowledgement",
-    "after-acknowledgement",
-    "inside-batch",
-    "after-batch",
-    "before-checkpoint",
-    "inside-checkpoint",
-    "after-checkpoint",
-)
+OTHERS = ("inside-restore", "before-receipts")  # which want a lost disk, and letters that are sent back
+FAILPOINTS = tuple(name for name in get_args(FailPoint) if name not in OTHERS)  # all that a worker comes by
 OFTEN = {"FEEDLOOM_CHECKPOINT_EVERY_MS": "200"}
 SELDOM = {"FEEDLOOM_CHECKPOINT_EVERY_MS": "600000"}
 PATIENT = {"FEEDLOOM_SESSION_MS": "10000"}

@@ -6,7 +6,7 @@ import msgspec
 from click.testing import CliRunner
 from embedded_product import EmbeddedProduct
 from faults_embedded import damage, newest_segment
-from test_forgetting import Engine
+from folder_engine import Engine
 
 from engine.errors import InputError
 from feedloom.cli import cli

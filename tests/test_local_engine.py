@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 from faults_embedded import damage
+from folder_engine import Engine, folded_anew, living
 from hypothesis import given
 from hypothesis import strategies as st
-from test_forgetting import Engine, folded_anew
 
 from engine.decision import Decision
 from engine.errors import InputError
@@ -29,10 +29,8 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    made = Engine(tmp_path)
-    yield made
-    made.partitions.close()
-    made.topics.close()
+    with living(tmp_path) as made:
+        yield made
 
 
 def alerts(engine: Engine) -> list[str]:
