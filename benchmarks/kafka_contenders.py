@@ -60,7 +60,8 @@ class Stage(NamedTuple):
 def running(stage: Stage, contender: str) -> Iterator[subprocess.Popen[bytes]]:
     """A contender's process, ended in order at the end. What it says goes into the round's folder."""
     settings = stage.settings(contender)
-    names = {PREFIX + name.upper(): str(getattr(settings, name)) for name in settings.__struct_fields__}
+    values = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    names = {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
     with (stage.folder / f"{contender}.txt").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, *COMMANDS[contender]],
