@@ -126,6 +126,17 @@ class Tick(Struct, frozen=True, tag_field="kind", tag="tick", kw_only=True):
         check_schema(self.schema)
 
 
+class Switch(Struct, frozen=True, tag_field="kind", tag="switch", kw_only=True):
+    """From here on the partition is folded by this revision of the policy. A worker writes it, without a key."""
+
+    number: int
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse another schema."""
+        check_schema(self.schema)
+
+
 class Erase(Struct, frozen=True, tag_field="kind", tag="erase", kw_only=True):
     """Forget a user: all that stands before this in the log. An operator writes it, with the user as its key."""
 

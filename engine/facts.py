@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from msgspec import Struct
 
-from blending.delay import Delay
+from blending.delay import Delay, prior_delay
 from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
 from engine.features import Layout, layout_of
@@ -62,18 +62,16 @@ class Facts(Struct, frozen=True, dict=True):
         policy = self.policy
         cohorts, pools, actions = (
             {name: at for at, name in enumerate(names)}
-            for names in (cohorts_of(policy), policy.pools, policy.rewarded)
+            for names in (cohorts_of(policy), policy.pools, policy.rewards)
         )
         return cohorts, pools, actions
 
     @cached_property
     def delays(self) -> dict[Cell, Delay]:
         """How long actions take, by (pool, action), as the population knows it now."""
-        return {
-            (pool, action): delay
-            for pool, delays in zip(self.policy.pools, self.population.delays, strict=True)
-            for action, delay in zip(self.policy.rewarded, delays, strict=True)
-        }
+        unknown, known = prior_delay(self.policy.memory.window_ms), self.population.delays
+        cells = [(pool, action) for pool in self.policy.pools for action in self.policy.actions]
+        return {cell: known.get(cell, unknown) for cell in cells}
 
     @cached_property
     def newcomers(self) -> FloatArray:

@@ -315,16 +315,16 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
         pinned = [slot for pool in self.pools.values() for slot in pool.pinned]
         if len(set(pinned)) != len(pinned):
             raise ValueError("pinned must not give one slot twice")
-        cells = 2 * (1 + len(self.blend.cohorts)) * len(self.pools) * len(self.rewarded)
+        cells = 2 * (1 + len(self.blend.cohorts)) * len(self.pools) * len(self.actions)
         if cells > CELLS_MAX:
             raise ValueError(f"cohorts, pools and actions make {cells} priors, at most {CELLS_MAX} are kept")
         if not any(pool.ratio > 0 for pool in self.pools.values()):
             raise ValueError("one pool at least needs a ratio above 0")
 
     @cached_property
-    def rewarded(self) -> dict[str, float]:
-        """The actions that the bandit learns from, and their rewards."""
-        return {name: action.reward for name, action in self.actions.items() if action.reward != 0}
+    def rewards(self) -> dict[str, float]:
+        """Of all actions. One of 0 is counted like any other: its history is there when it is worth something."""
+        return {name: action.reward for name, action in self.actions.items()}
 
     @cached_property
     def personal(self) -> str | None:

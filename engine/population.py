@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 from msgspec import Struct
 
-from blending.delay import Delay, prior_delay
+from blending.delay import Delay
 from blending.hierarchy import Prior, Tails, fitted, no_tails, shrunk
 from blending.returns import fitted_delta
 from blending.types import IntArray, ItemArray
@@ -47,9 +47,9 @@ class Population(Struct, frozen=True):
     so have the columns of `statistics`; `weights` are those of the personal pool, None before it has learned
     anything. `newcomers` is the evidence of all users' first
     slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
-    are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` by pool has
-    an entry per rewarded action. `shadow` is the evidence of all pools' own lists by (cohort, pool, action), and
-    `shadow_views` how many views of them it has counted, by pool.
+    are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` are those
+    that views of a (pool, action) are matured by. `shadow` is the evidence of all pools' own lists by (cohort,
+    pool, action), and `shadow_views` how many views of them it has counted, by pool.
     """
 
     version: int
@@ -69,7 +69,7 @@ class Population(Struct, frozen=True):
     newcomers: Mapping[CohortCell, Tally]
     strengths: Mapping[CohortCell, float]
     delta: float
-    delays: list[list[Delay]]
+    delays: Mapping[Cell, Delay]
     shadow: Mapping[CohortCell, Tally] = {}
     shadow_views: Mapping[str, int] = {}
 
@@ -210,7 +210,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         newcomers={cell: newcomers.at(sums.at_ms) for cell, newcomers in sums.newcomers.items()},
         strengths=_strengths(sums, policy, previous),
         delta=_delta(sums, policy),
-        delays=_delays(sums, policy),
+        delays=_delays(sums),
         shadow=sums.shadow.now(),
         shadow_views=sums.shadow.views,
     )
@@ -251,12 +251,5 @@ def _delta(sums: Sums, policy: Policy) -> float:
     return fitted_delta(counts[0], counts[1], policy.blend.delta_one_chance)
 
 
-def _delays(sums: Sums, policy: Policy) -> list[list[Delay]]:
-    unknown = prior_delay(policy.memory.window_ms)
-    return [
-        [
-            sums.delays[pool, action].fitted(sums.at_ms) if (pool, action) in sums.delays else unknown
-            for action in policy.rewarded
-        ]
-        for pool in policy.pools
-    ]
+def _delays(sums: Sums) -> dict[Cell, Delay]:
+    return {cell: tallies.fitted(sums.at_ms) for cell, tallies in sums.delays.items()}

@@ -6,14 +6,12 @@ from msgspec.structs import astuple, replace
 
 from blending.delay import Delay
 from blending.types import FloatArray, IntArray, ItemArray
-from engine.errors import InputError
 from engine.events import SCHEMA, check_schema
 from engine.item_tallies import HALF_LIVES_MS, ItemStatistics, damping_of
 from engine.learning import PopulationWeights
-from engine.policy import Policy
 from engine.population import Population
 from engine.relations import Neighbours
-from engine.state import CohortCell, Tally
+from engine.state import Cell, CohortCell, Tally
 from engine.weights import packed_size
 
 
@@ -36,7 +34,7 @@ class WeightsRecord(Struct, frozen=True):
 
 
 class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", kw_only=True):
-    """One version. Items in lists are places in `items`; `delays` are by pool, an entry per action.
+    """One version. Items in lists are places in `items`; `delays` are by (pool, action).
 
     `neighbours` has for each item the others most often liked with it, and how often; `near` and `successors` have
     the same of what was reacted to near it and after it, weighted (`engine.relations`). `weights` is null without a
@@ -45,8 +43,6 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
 
     version: int
     records: int
-    pools: list[str]
-    actions: list[str]
     items: list[str]
     likes: list[int]
     popular: list[int]
@@ -62,7 +58,7 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
     shadow: list[tuple[CohortCell, Tally]]
     shadow_views: dict[str, int]
     delta: float
-    delays: list[list[Delay]]
+    delays: list[tuple[Cell, Delay]]
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -75,8 +71,6 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
         sizes |= {len(column) for column in (statistics.reactions, statistics.followed, *statistics.fading)}
         if sizes != {size} or len(statistics.fading) != len(HALF_LIVES_MS):
             raise ValueError("a population needs likes, neighbours and statistics for every item")
-        if len(self.delays) != len(self.pools) or any(len(row) != len(self.actions) for row in self.delays):
-            raise ValueError("a population needs a delay for every pool and action")
         listed = [*self.popular, *self.fresh, *(item for items, _ in lists for item in items)]
         if listed and not 0 <= min(listed) <= max(listed) < size:
             raise ValueError("a population lists an item that it does not name")
@@ -86,13 +80,11 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
             raise ValueError("a population needs a precision for every pair of weights")
 
 
-def record_of(population: Population, policy: Policy) -> PopulationRecord:
-    """This version, fitted under this policy, as data."""
+def record_of(population: Population) -> PopulationRecord:
+    """This version as data."""
     return PopulationRecord(
         version=population.version,
         records=population.records,
-        pools=list(policy.pools),
-        actions=list(policy.rewarded),
         items=population.items[: population.size],
         likes=population.likes.tolist(),
         popular=population.popular.tolist(),
@@ -108,7 +100,7 @@ def record_of(population: Population, policy: Policy) -> PopulationRecord:
         shadow=sorted(population.shadow.items()),
         shadow_views=dict(population.shadow_views),
         delta=population.delta,
-        delays=population.delays,
+        delays=sorted(population.delays.items()),
     )
 
 
@@ -122,13 +114,8 @@ def shortlisted(record: PopulationRecord, most: int) -> PopulationRecord:
     return replace(record, neighbours=lists[0], near=lists[1], successors=lists[2])
 
 
-def population_of(record: PopulationRecord, policy: Policy) -> Population:
-    """The version that a record describes. Raises InputError when it was fitted for other pools or actions."""
-    if (record.pools, record.actions) != (list(policy.pools), list(policy.rewarded)):
-        raise InputError(
-            f"population version {record.version} was fitted for pools {', '.join(record.pools)} and actions "
-            f"{', '.join(record.actions)}, which are not the policy's"
-        )
+def population_of(record: PopulationRecord) -> Population:
+    """The version that a record describes."""
     return Population(
         version=record.version,
         records=record.records,
@@ -149,7 +136,7 @@ def population_of(record: PopulationRecord, policy: Policy) -> Population:
         shadow=dict(record.shadow),
         shadow_views=record.shadow_views,
         delta=record.delta,
-        delays=record.delays,
+        delays=dict(record.delays),
     )
 
 

@@ -104,8 +104,8 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         levels=[float(f"{level:.4g}") for level in beliefs.levels.tolist()],  # more digits are noise
         explored=made.explored,
         newcomer=sum(state.served.values()) < settings.newcomer_slots,
-        actions=list(policy.rewarded),
-        rewards=list(policy.rewarded.values()),
+        actions=list(policy.rewards),
+        rewards=list(policy.rewards.values()),
         pools=parts,
         pinned=[(slot, pool) for slot, pool in enumerate(page.pinned.tolist()) if pool >= 0],
         degraded=failed + degraded_of(policy, wanted, gathered.lists.stock, made),
@@ -151,7 +151,7 @@ def _beliefs(state: UserState, cohort: str, own: FloatArray, session: FloatArray
         known = capped(posterior, settings.session_strength)
         strength *= (known.alpha + known.beta) / (posterior.alpha + posterior.beta)
         posterior = updated(known, *session)
-    expected = (prior.mean * np.array(list(policy.rewarded.values()))).sum(axis=1)
+    expected = (prior.mean * np.array(list(policy.rewards.values()))).sum(axis=1)
     fallback = _ratios(policy)
     if settings.draw != "fixed" and (expected > 0.0).any():
         fallback = np.round(np.maximum(expected / expected.max(), 0.0), 6)  # of the best pool's, and short
@@ -177,7 +177,7 @@ def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
     """How utilities become slots, of a page after which `given` slots of the feed are given."""
     policy, settings = facts.policy, facts.policy.blend
     return Rules(
-        np.array(list(policy.rewarded.values())),
+        np.array(list(policy.rewards.values())),
         returns_table(given, _delta(facts)),
         settings.temperature,
         beliefs.epsilon,
@@ -194,7 +194,7 @@ def _delta(facts: Facts) -> float | None:
 
 def _table(policy: Policy, evidence: Mapping[Cell, Tally]) -> FloatArray:
     """S and E as an array of shape (2, pools, actions)."""
-    tallies = [[evidence.get((pool, action), NOTHING) for action in policy.rewarded] for pool in policy.pools]
+    tallies = [[evidence.get((pool, action), NOTHING) for action in policy.rewards] for pool in policy.pools]
     return np.array(
         [[[t.successes for t in row] for row in tallies], [[t.exposure for t in row] for row in tallies]]
     )
@@ -210,13 +210,13 @@ def _parts(
     wished: IntArray,
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
-    population, slots = gathered.facts.population, request.slots
-    shadow = gathered.facts.policy.blend.shadow
+    facts, slots = gathered.facts, request.slots
+    policy, population, delays, shadow = facts.policy, facts.population, facts.delays, facts.policy.blend.shadow
     strength = np.round(beliefs.strength, 3).tolist()  # to be read, and short: the posterior has it to the last bit
     alpha, beta, rates = (table.tolist() for table in (*beliefs.posterior, made.rates.swapaxes(0, 1)))
     fallback, before, wishes = (column.tolist() for column in (beliefs.fallback, beliefs.before, wished))
     parts = []
-    for pool, (name, ranking) in enumerate(zip(gathered.facts.policy.pools, gathered.rankings, strict=True)):
+    for pool, (name, ranking) in enumerate(zip(policy.pools, gathered.rankings, strict=True)):
         verdicts = verdict_letters(made.verdicts[pool])
         _, floor, cap = page.limits[:, pool].tolist() if page.limits.size else (0, 0, slots)
         parts.append(
@@ -227,7 +227,7 @@ def _parts(
                 strength=strength[pool],
                 fallback=fallback[pool],
                 rates=rates[pool],
-                delays=population.delays[pool],
+                delays=[delays[name, action] for action in policy.actions],
                 served=state.served.get(name, 0),
                 stock=ranking.items.size,
                 filtered=ranking.filtered,

@@ -42,7 +42,7 @@ def serve_command(data: Path, host: str, port: int, policy: Path | None, log_lev
     settings = read_settings()
     import_module("streams.listening").refuse_open_host(host, settings)
     path = policy or settings.policy
-    chosen = read_policy(path) if path else Policy()
+    chosen = read_policy(path) if path else None
     logging.basicConfig(level=log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     unhurried()
     asyncio.run(serve(data, host, port, chosen, replace(settings, policy=path)))
@@ -72,7 +72,7 @@ async def collect_cycles(engine: Any) -> None:
             gc.collect(0)
 
 
-async def serve(data: Path, host: str, port: int, policy: Policy, settings: Settings) -> None:
+async def serve(data: Path, host: str, port: int, policy: Policy | None, settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises InputError where folder or address cannot be had."""
     durable, http = import_module("streams.durable"), import_module("streams.listening")
     ended = asyncio.Event()
@@ -82,7 +82,7 @@ async def serve(data: Path, host: str, port: int, policy: Policy, settings: Sett
     try:
         runner = await http.listening(engine, settings, host, port)
         click.echo(http.address_of(runner))
-        working, ending = asyncio.create_task(live(engine, policy)), asyncio.create_task(ended.wait())
+        working, ending = asyncio.create_task(live(engine, policy or Policy())), asyncio.create_task(ended.wait())
         await asyncio.wait({working, ending}, return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
         await runner.cleanup()  # it answers who has asked

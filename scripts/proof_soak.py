@@ -29,6 +29,7 @@ from proof_setting import commit, machine  # noqa: E402
 
 from engine.events import Organic, Seen  # noqa: E402
 from engine.policy import Policy  # noqa: E402
+from engine.revisions import Revisions  # noqa: E402
 from engine.state import Lesson, Reacted, UserState  # noqa: E402
 from streams.codec import encode  # noqa: E402
 from streams.local_topics import LocalTopics  # noqa: E402
@@ -313,7 +314,7 @@ def recovery(folder: Path, users: int, rounds: int = 5) -> dict[str, Any]:
     for _ in range(rounds):
         begun = time.perf_counter()
         store = PartitionStore(folder / "partition-0")
-        Partition(0, Policy(), store, partitions=1)
+        Partition(0, Revisions(Policy()), store, partitions=1)
         takes.append(time.perf_counter() - begun)
         begun = time.perf_counter()
         for _ in store.everything():

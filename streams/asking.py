@@ -8,6 +8,8 @@ from msgspec import Struct
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Quarantine, Reaction, Request
+from engine.policy import Policy
+from engine.revisions import PolicyRecord, Revision, Revisions, Source, next_record
 
 
 class UnavailableError(Exception):
@@ -46,6 +48,24 @@ class Ordered(Struct, frozen=True):
     at_ms: int
 
 
+class Change(Struct, frozen=True):
+    """A policy that is to be in force from now on; who wants it, and why.
+
+    `after` is the number of the revision that it was made to follow, None whatever that is.
+    """
+
+    policy: Policy
+    who: str
+    why: str
+    after: int | None = None
+    source: Source = "command"
+
+    def record(self, newest: int) -> PolicyRecord:
+        """As it stands in topic `policy`, where the newest revision has this number. Raises InputError."""
+        after = newest if self.after is None else self.after
+        return next_record(self.policy, after, self.who, self.why, self.source)
+
+
 class Engine(Protocol):
     """Every method may raise UnavailableError or BusyError, and InputError for what the policy refuses."""
 
@@ -68,6 +88,13 @@ class Engine(Protocol):
 
     async def quarantine(self, what: Quarantine) -> Ordered:
         """Leave reactions of a time out of what was learned; soon, the state is as if they had not come."""
+
+    async def apply(self, change: Change) -> Revision:
+        """Put a policy into force. Raises InputError where it is refused, and then the old one stays."""
+
+    @property
+    def revisions(self) -> Revisions:
+        """The policies, the one in force last."""
 
     def gauges(self) -> dict[str, float]:
         """What an operator watches, by name."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import InputError
-from streams.partition import Input
+from streams.messages import Input
 from streams.store import PartitionStore, Position
 from streams.store_folder import StoreError
 

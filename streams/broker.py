@@ -16,7 +16,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, ProducerFenced
 from aiokafka.partitioner import murmur2
 
-from streams.partition import Message, Record
+from streams.messages import Message, Record
 from streams.security import client_options
 from streams.settings import Settings
 

@@ -4,14 +4,14 @@ import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Erase, Event, ItemUpdate, Organic, Quarantine, Request, Seen, Tick
+from engine.events import Acted, Erase, Event, ItemUpdate, Organic, Quarantine, Request, Seen, Switch, Tick
 from engine.propensity_record import PropensityRecord
 
-Value = Event | Decision | Tick | Erase | Quarantine | PropensityRecord | ItemUpdate
+Value = Event | Decision | Tick | Switch | Erase | Quarantine | PropensityRecord | ItemUpdate
 
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Value] = msgspec.json.Decoder(
-    Request | Seen | Acted | Organic | Tick | Erase | Quarantine | Decision | PropensityRecord
+    Request | Seen | Acted | Organic | Tick | Switch | Erase | Quarantine | Decision | PropensityRecord
 )
 _item_decoder = msgspec.json.Decoder(ItemUpdate)
 

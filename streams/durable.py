@@ -19,14 +19,16 @@ from typing import Any, Generic, TypeVar
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import ItemUpdate, Quarantine, Reaction, Request
-from engine.fold import check_reaction
+from engine.events import ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
-from streams.asking import BusyError, Erased, Ordered, UnavailableError
+from engine.revisions import Revision, Revisions
+from streams.asking import BusyError, Change, Erased, Ordered, UnavailableError
 from streams.beside import Beside
+from streams.embedded import warm_up
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import TIDY_MS, LocalTopics, wall_ms
+from streams.policy_watch import changes
 from streams.settings import Settings
 from streams.store_folder import StoreError
 
@@ -97,25 +99,27 @@ class Lane(Generic[T, R]):
 class DurableEngine:
     """Answers requests and learns from reactions, over topics in a folder."""
 
-    def __init__(self, folder: Path, policy: Policy, settings: Settings, wall: Callable[[], int] = wall_ms) -> None:
-        """Raises InputError where the folder cannot be had; `run` makes it answer."""
+    def __init__(
+        self, folder: Path, policy: Policy | None, settings: Settings, wall: Callable[[], int] = wall_ms
+    ) -> None:
+        """Raises InputError where the folder cannot be had; `run` makes it answer. `policy` is what a file says."""
         self.topics = LocalTopics(folder, settings.partitions, settings.segment_bytes, wall)
-        self.topics.keep_policy(policy)
         self.partitions = LocalPartitions(self.topics, policy, settings)
         self.trouble: str | None = "it is reading what its topics hold"  # why it does not answer
-        self._policy = policy
         self._settings = settings
         self._asks = Lane(self.partitions.answer, settings.requests_per_turn)
         self._puts = Lane(self._put, settings.reactions_per_turn, len)
         self._reports = Lane(self._react, settings.reactions_per_turn, len)
         self._erasures = Lane(self._erase, 1)
         self._quarantines = Lane(self._quarantine, 1)
+        self._changes = Lane(self._apply, 1)
         self._lanes: Sequence[Lane[Any, Any]] = (
             self._puts,
             self._asks,
             self._reports,
             self._erasures,
             self._quarantines,
+            self._changes,
         )
         self._wake = asyncio.Event()
         self._fits = Beside("a fit", self.partitions.shared.due_fit, self.partitions.shared.publish)
@@ -138,13 +142,14 @@ class DurableEngine:
         Raises InputError for what the policy refuses, and where the id has another decision; UnavailableError and
         BusyError.
         """
-        check_request(request, self._policy)
+        check_request(request, self.revisions.policy)
         return await self._answered(self._asks, request)
 
     async def report(self, reactions: Sequence[Reaction]) -> None:
         """Take reactions, all or none. Raises InputError for an action without a policy, and as `ask` does."""
         for reaction in reactions:
-            check_reaction(reaction, self._policy)
+            if not isinstance(reaction, Seen):
+                self.revisions.check_action(reaction.action)
         await self._answered(self._reports, reactions)
 
     async def put(self, items: Sequence[ItemUpdate]) -> None:
@@ -160,6 +165,16 @@ class DurableEngine:
         """Leave reactions of a time out of what was learned, soon. Raises as `ask` does."""
         return await self._answered(self._quarantines, what)
 
+    async def apply(self, change: Change) -> Revision:
+        """Put a policy into force, from the next turn on. Raises InputError where it is refused; and as `ask`."""
+        await asyncio.to_thread(warm_up, change.policy)  # so that nobody waits for what it has not used before
+        return await self._answered(self._changes, change)
+
+    @property
+    def revisions(self) -> Revisions:
+        """The policies, the one in force last."""
+        return self.partitions.shared.revisions
+
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
         if self.trouble:
@@ -174,6 +189,7 @@ class DurableEngine:
         return {
             "ready": float(self.trouble is None),
             "waiting": self.waiting,
+            "policy_revision": self.revisions.number,
             "population_version": self.partitions.shared.facts.population.version,
             "items": self.partitions.shared.facts.catalogue.updates,
             "log_bytes": self.topics.size,
@@ -214,19 +230,31 @@ class DurableEngine:
     def _quarantine(self, orders: list[Quarantine]) -> list[Ordered]:
         return [self.partitions.quarantine(what) for what in orders]
 
+    def _apply(self, changes: list[Change]) -> list[Revision | InputError]:
+        return [self._applied(change) for change in changes]
+
+    def _applied(self, change: Change) -> Revision | InputError:
+        try:
+            return self.partitions.apply(change.record(self.revisions.number))
+        except InputError as error:
+            return error
+
     # Living.
 
     async def run(self) -> None:
         """Fold what is in the topics, then answer, until cancelled."""
         await self._recover()
-        syncing = asyncio.create_task(self._sync_now_and_then())
+        beside = [asyncio.create_task(self._sync_now_and_then())]
+        if self._settings.policy is not None:
+            beside.append(asyncio.create_task(self._follow(self._settings.policy)))
         try:
             await self._run()
         except Exception as error:
             self.trouble = f"it has failed: {error!r}"  # and what is in memory is not to be trusted
             raise
         finally:
-            syncing.cancel()
+            for task in beside:
+                task.cancel()
             await self._end_work()
 
     def stop(self) -> None:
@@ -320,6 +348,17 @@ class DurableEngine:
         if copy and not self._copying.busy:
             self._backed_up_at = now
         self._copying.go_on(due=copy)
+
+    async def _follow(self, path: Path) -> None:
+        """Put each policy into force that its file comes to hold; what cannot be is said, and the old one stays."""
+        async for found in changes(path):
+            try:
+                if isinstance(found, InputError):
+                    raise found
+                await self.apply(Change(found, "feedloom serve", f"{path.name} has changed", source="file"))
+            except (InputError, UnavailableError, BusyError) as error:
+                with suppress(*FAILURES):
+                    self.partitions.alert("policy-refused", f"the policy file is not put into force: {error}")
 
     async def _end_work(self) -> None:
         """Let what is made beside the turns end soon, and drop it."""

@@ -4,7 +4,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.propensity_record import propensity_record
 from streams.codec import decode, encode
-from streams.partition import Message, Record, dead_letter
+from streams.messages import Message, Record, dead_letter
 
 VALUE_BYTES_MAX = 1_000_000  # of a record of `propensities`; with its key it has to fit into Kafka's own 1 MiB
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -12,9 +14,15 @@ from engine.facts import Facts
 from engine.policy import Policy
 from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
-from streams.broker import Consumer, ConsumerRecord, whole_topic
+from engine.revisions import PolicyRecord, Revisions, next_record
+from streams.broker import Consumer, ConsumerRecord, KafkaError, Place, Producer, whole_topic
 from streams.codec import decode_item
+from streams.embedded import warm_up
+from streams.messages import Message
+from streams.policy_watch import changes
+from streams.sending import send
 from streams.settings import Settings
+from streams.telling import alert
 
 log = logging.getLogger(__name__)
 
@@ -23,28 +31,78 @@ POLL_MS = 500
 _populations = msgspec.json.Decoder(PopulationRecord)  # made before there are threads, as in streams/partition.py
 
 
+class Refused(NamedTuple):
+    """A record of topic `policy` that is not in force, and why."""
+
+    offset: int
+    reason: str
+
+
+def message_of(record: PolicyRecord) -> Message:
+    """A revision on its way to topic `policy`."""
+    return Message("policy", record.key.encode(), msgspec.json.encode(record))
+
+
 class FactsReader:
     """Keeps the newest facts. A micro-batch takes `facts` once, so it never straddles a change."""
 
-    def __init__(self, settings: Settings, policy: Policy) -> None:
-        """Begin with a population that has seen nothing, and no item."""
-        self.facts = Facts(policy, fit(Sums(), policy))
+    def __init__(self, settings: Settings, policy: Policy | None) -> None:
+        """Begin with a population that has seen nothing, and no item. `policy` is what a file says."""
+        first = policy or Policy()
+        self.revisions = Revisions(first)
+        self.facts = Facts(first, fit(Sums(), first))
+        self.refused: list[Refused] = []  # that came since `start`, until somebody tells
+        self._file_policy = policy
+        self._policies_to = 0  # the next offset of topic `policy`
+        self._has_read = asyncio.Condition()
         self.versions: set[int] = set()  # of the population, that stand in its topic
         self._settings = settings
         self._catalogue = CatalogueWriter()
         self._consumer: Consumer | None = None
 
     async def start(self) -> None:
-        """Read all there is."""
-        self._consumer, ends = await whole_topic(self._settings, "population", "items")
+        """Read all there is, and see to it that there is a policy."""
+        self._consumer, ends = await whole_topic(self._settings, "policy", "population", "items")
         for place, end in ends.items():
             while await self._consumer.position(place) < end:
                 await self._read()
+        self.refused.clear()  # it was told when it came
+        await self._begin_policy()
+
+    async def _begin_policy(self) -> None:
+        """Put what the file says into force, if nobody has read that from a file before; or the defaults."""
+        policy, newest = self._file_policy, self.revisions.number
+        if newest and (policy is None or policy.version in self.revisions.written("file")):
+            return
+        why = "the file has changed" if newest else "the first policy"
+        record = next_record(policy or self.revisions.policy, newest, "feedloom worker", why, "file")
+        producer = Producer(self._settings)
+        await producer.start()
+        try:
+            await send(producer, [message_of(record)])
+        finally:
+            await producer.stop()
+        while self.revisions.number == newest and not self.refused:
+            await self._read()
+
+    async def read_policies(self) -> None:
+        """Return when all is read that stands in `policy` now."""
+        assert self._consumer is not None
+        place = Place(self._settings.topic("policy"), 0)
+        end = (await self._consumer.end_offsets([place]))[place]
+        await self.until(lambda: self._policies_to >= end)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Return when what was read makes it so; `run` reads."""
+        async with self._has_read:
+            await self._has_read.wait_for(done)
 
     async def run(self) -> None:
         """Go on reading until cancelled."""
         while True:
             await self._read()
+            async with self._has_read:
+                self._has_read.notify_all()
 
     async def stop(self) -> None:
         """Let go of the topics."""
@@ -58,32 +116,71 @@ class FactsReader:
         come: dict[str, list[ConsumerRecord]] = {}
         for place, records in fetched.items():
             come.setdefault(place.topic, []).extend(records)
+        policy = await self._take_policies(come.get(self._settings.topic("policy"), []))
         population = await self._newest(come.get(self._settings.topic("population"), []))
         await asyncio.to_thread(take_items, self._catalogue, come.get(self._settings.topic("items"), []))
         catalogue = self._catalogue.version()
-        if population is not self.facts.population or catalogue is not self.facts.catalogue:
-            self.facts = Facts(self.facts.policy, population, catalogue, known=self.facts.items)
+        known = self.facts
+        now, before = (policy, population, catalogue), (known.policy, known.population, known.catalogue)
+        if any(one is not other for one, other in zip(now, before, strict=True)):
+            self.facts = Facts(policy, population, catalogue, known=known.items)
+
+    async def _take_policies(self, records: Sequence[ConsumerRecord]) -> Policy:
+        """The policy in force."""
+        before = self.revisions.policy
+        for record in records:
+            self._policies_to = record.offset + 1
+            try:
+                self.revisions.take(record.value or b"", record.timestamp)
+            except InputError as error:
+                log.error("offset %d of topic %s is refused: %s", record.offset, record.topic, error)
+                self.refused.append(Refused(record.offset, str(error)))
+        policy = self.revisions.policy
+        if policy is not before and self.facts.policy is before:
+            try:
+                await asyncio.to_thread(warm_up, policy)  # so that no request waits for what is new in it
+            except InputError as error:
+                log.error("revision %d of the policy fails here: %s", self.revisions.number, error)
+        return policy
 
     async def _newest(self, records: Sequence[ConsumerRecord]) -> Population:
         """The newest version of the population."""
         for record in records:
             self._note(record.key, there=bool(record.value))
-        known, policy = self.facts.population, self.facts.policy
+        known = self.facts.population
         values = [record.value for record in records if record.value]
         if not values:
             return known
         try:
             newest = await asyncio.to_thread(_populations.decode, values[-1])
-            return (
-                await asyncio.to_thread(population_of, newest, policy) if newest.version > known.version else known
-            )
-        except (msgspec.DecodeError, InputError) as error:
+            return await asyncio.to_thread(population_of, newest) if newest.version > known.version else known
+        except msgspec.DecodeError as error:
             log.error("a population version is not used: %s", error)
             return known
 
     def _note(self, key: bytes | None, *, there: bool) -> None:
         if key and key.isdigit():
             (self.versions.add if there else self.versions.discard)(int(key))
+
+
+async def publishing(settings: Settings, facts: FactsReader, path: Path) -> None:
+    """Publish each policy that its file comes to hold; what cannot be read is said, and the old one stays."""
+    producer = Producer(settings)
+    await producer.start()
+    try:
+        async for found in changes(path):
+            try:
+                if isinstance(found, InputError):
+                    raise found
+                newest, why = facts.revisions.number, f"{path.name} has changed"
+                record = next_record(found, newest, "feedloom worker", why, "file")
+                await send(producer, [message_of(record)])
+            except InputError as error:
+                await alert(producer, "policy-refused", f"the policy file is not put into force: {error}")
+            except KafkaError as error:
+                log.error("the policy file cannot be published, until it changes again: %r", error)
+    finally:
+        await producer.stop()
 
 
 def take_items(catalogue: CatalogueWriter, records: Sequence[ConsumerRecord]) -> None:

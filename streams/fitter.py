@@ -12,7 +12,7 @@ from engine.population_record import record_of, shortlisted
 from engine.sums_record import SumsRecord, merged
 from streams.broker import KafkaError, Producer, whole_topic
 from streams.facts import FactsReader
-from streams.partition import Message
+from streams.messages import Message
 from streams.settings import Settings
 from streams.sizes import fitting
 
@@ -114,7 +114,7 @@ class Fitter:
         if due is None:
             return
         records, version = due
-        value = await asyncio.to_thread(fitted, records, self._facts.facts.policy, version)
+        value = await asyncio.to_thread(fitted, records, self._facts.revisions.before(version), version)
         await (await self._producer.send(Message("population", str(version).encode(), value)))
         self._fits.done(records, version)
         for old in sorted(self._facts.versions - {version})[: 1 - VERSIONS_KEPT]:
@@ -124,5 +124,5 @@ class Fitter:
 def fitted(records: list[SumsRecord], policy: Policy, version: int) -> bytes:
     """The population version of these sums, as it is published."""
     population = replace(fit(merged(records), policy), version=version)
-    record = record_of(population, policy)
+    record = record_of(population)
     return fitting(lambda most: shortlisted(record, most), policy.population.neighbours_max)

@@ -12,16 +12,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.decision import Decision
-from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request
-from engine.fold import check_reaction
-from engine.policy import Policy
+from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.pools import check_request
+from engine.revisions import Revision, Revisions
 from streams.answers import RECENT_MS, Answers, Identity, decided
-from streams.asking import BusyError, Erased, Ordered, UnavailableError, check_slots
+from streams.asking import BusyError, Change, ConflictError, Erased, Ordered, UnavailableError, check_slots
 from streams.broker import Consumer, KafkaError, Place, Producer, partition_of, since
 from streams.codec import encode
+from streams.facts import FactsReader, message_of
+from streams.messages import Message
 from streams.orders import RAW
-from streams.partition import Message
 from streams.settings import Settings
 from streams.topics import retention_ms
 
@@ -37,16 +37,16 @@ FIND_SECONDS_MAX = 10.0  # for a decision of long ago
 class Gateway:
     """Asks the workers of a cluster."""
 
-    def __init__(self, settings: Settings, policy: Policy, partitions: int) -> None:
+    def __init__(self, settings: Settings, facts: FactsReader, partitions: int) -> None:
         """Of topics with so many partitions; `start` connects."""
         self.trouble: str | None = "it is reading the end of feeds"
         self._settings = settings
-        self._policy = policy
+        self._facts = facts
         self._partitions = partitions
         self._feeds, self._forgotten = settings.topic("feeds"), settings.topic("erased")
         self._producer = Producer(settings)
         self._reader: Consumer | None = None
-        self._answers = Answers(policy.memory.window_ms)
+        self._answers = Answers(facts.revisions.policy.memory.window_ms)
         self._finding = asyncio.Semaphore(FINDING_MAX)
         self._waiting = 0
         self._kept_ms: int | None = None
@@ -81,7 +81,7 @@ class Gateway:
 
     async def ask(self, request: Request) -> Decision:
         """The decision of a request, as soon as a worker has made it; the same one if it has one already."""
-        check_request(request, self._policy)
+        check_request(request, self._facts.facts.policy)
         identity = (request.user, request.request_id)
         made = self._answers.at_hand(identity, _before_now(0)) or await self._asked(request, identity)
         check_slots(request, made.request.slots)
@@ -106,7 +106,8 @@ class Gateway:
     async def report(self, reactions: Sequence[Reaction]) -> None:
         """Send reactions; they are with all replicas when this returns. Those that were sent twice count once."""
         for reaction in reactions:
-            check_reaction(reaction, self._policy)
+            if not isinstance(reaction, Seen):
+                self.revisions.check_action(reaction.action)
         with self._counted():
             await self._sent(
                 [Message("feedback", reaction.user.encode(), encode(reaction)) for reaction in reactions]
@@ -131,6 +132,26 @@ class Gateway:
         places = await self._sent([Message("feedback", key, encode(what), partition=number) for number in numbers])
         return Ordered(len(places), max(place.timestamp for place in places))
 
+    @property
+    def revisions(self) -> Revisions:
+        """The policies that this worker knows, the one in force last."""
+        return self._facts.revisions
+
+    async def apply(self, change: Change) -> Revision:
+        """Send it, and wait until this worker has read it; the others do a moment sooner or later."""
+        record = change.record(self.revisions.number)
+        self.revisions.check(record)
+        await self._sent([message_of(record)])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                await self._facts.until(lambda: self.revisions.number >= record.number)
+        if self.revisions.number < record.number:
+            raise UnavailableError("the policy was sent, and this worker has not read it yet")
+        taken = next(one for one in self.revisions.history if one.number == record.number)
+        if taken.version != record.version:
+            raise ConflictError(f"{taken.who} was faster, and revision {taken.number} is another policy")
+        return taken
+
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; one of long ago has to be looked for in `feeds`."""
         known = self._answers.at_hand((user, request_id), _before_now(0))
@@ -142,9 +163,10 @@ class Gateway:
     async def _looked_for(self, user: str, request_id: str) -> Decision | None:
         """The decision of an id, from as far back as it would still take reactions; a few look at a time."""
         place = Place(self._feeds, partition_of(user.encode(), self._partitions))
+        window_ms = self.revisions.policy.memory.window_ms
         try:
             async with asyncio.timeout(FIND_SECONDS_MAX), self._finding:
-                reader, ends = await since(self._settings, {place: _before_now(self._policy.memory.window_ms)})
+                reader, ends = await since(self._settings, {place: _before_now(window_ms)})
                 try:
                     found = await _found(reader, ends, user, request_id)
                 finally:
@@ -157,7 +179,11 @@ class Gateway:
 
     def gauges(self) -> dict[str, float]:
         """What an operator watches, by name."""
-        return {"ready": float(self.trouble is None), "waiting": self._waiting}
+        return {
+            "ready": float(self.trouble is None),
+            "waiting": self._waiting,
+            "policy_revision": self.revisions.number,
+        }
 
     async def _sent(self, messages: Sequence[Message]) -> list[Any]:
         """Send messages, and where each stands; they are acknowledged by all replicas in sync."""

@@ -1,12 +1,13 @@
-"""What the partitions of an embedded engine share: items, and versions of the population that it fits itself."""
+"""What the partitions of an embedded engine share: items, policies, and population versions that it fits itself."""
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
 
-from engine.catalogue import CatalogueWriter
+from engine.catalogue import Catalogue, CatalogueWriter
 from engine.errors import InputError
 from engine.events import ItemUpdate
 from engine.facts import Facts
@@ -14,6 +15,7 @@ from engine.item_table import ItemTable
 from engine.policy import Policy
 from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
+from engine.revisions import PolicyRecord, Revision, Revisions
 from engine.sums_record import SumsRecord
 from streams.codec import encode
 from streams.facts import take_items
@@ -41,11 +43,12 @@ class Fit(NamedTuple):
 class LocalFacts:
     """The newest facts; a turn takes `facts` as one value."""
 
-    def __init__(self, topics: LocalTopics, policy: Policy) -> None:
-        """Of these topics; `read` reads them."""
-        self.facts = Facts(policy, fit(Sums(), policy))
+    def __init__(self, topics: LocalTopics, first: Policy) -> None:
+        """Of these topics; `read` reads them. The `first` policy counts where they hold none."""
+        self.revisions = Revisions(first)
+        self.facts = Facts(first, fit(Sums(), first))
         self._topics = topics
-        self._policy = policy
+        self._first = first
         self._catalogue = CatalogueWriter()
         self._fits = Fits(topics.partitions)
         self._new_sums: list[bytes] = []
@@ -56,13 +59,19 @@ class LocalFacts:
         self._catalogue = CatalogueWriter()
         for chunk in self._topics.log("items").read():
             take_items(self._catalogue, chunk)
-        self.facts = Facts(self._policy, fit(Sums(), self._policy), self._catalogue.version())
+        self.revisions = Revisions(self._first)
+        for chunk in self._topics.log("policy").read():
+            for record in chunk:
+                with suppress(InputError):  # it was refused when it came
+                    self.revisions.take(record.value or b"", record.at_ms)
+        policy = self.revisions.policy
+        self.facts = Facts(policy, fit(Sums(), policy), self._catalogue.version())
         versions = self._latest("population", 0)
         self._versions = sorted(int(key) for key, value in versions.items() if key.isdigit() and value)
         if self._versions:
             population = self._readable(versions[str(self._versions[-1]).encode()])
             if population is not None:
-                self.facts = Facts(self._policy, population, self.facts.catalogue)
+                self.facts = Facts(policy, population, self.facts.catalogue)
         self._fits = Fits(self._topics.partitions)
         of_partitions = (self._latest("sums", number) for number in range(self._topics.partitions))
         self._new_sums = [value for latest in of_partitions for value in latest.values()]
@@ -81,7 +90,34 @@ class LocalFacts:
         at_ms = self._topics.now_ms()
         first = self._topics.append("items", 0, rows, at_ms)
         take_items(self._catalogue, [LogRecord(first + n, at_ms, row.key, row.value) for n, row in enumerate(rows)])
-        self.facts = Facts(self._policy, self.facts.population, self._catalogue.version(), known=self.facts.items)
+        self.facts = self._changed(catalogue=self._catalogue.version())
+
+    def apply(self, record: PolicyRecord) -> Revision:
+        """Append a revision of the policy; the next request sees it.
+
+        Raises InputError where it is refused, and then nothing is appended.
+        """
+        value, at_ms = msgspec.json.encode(record), self._topics.now_ms()
+        if self.revisions.take(value, at_ms):
+            self._topics.append("policy", 0, [Unwritten(record.key.encode(), value)], at_ms)
+            self.facts = self._changed(policy=self.revisions.policy)
+        return self.revisions.history[-1]
+
+    def _changed(
+        self,
+        policy: Policy | None = None,
+        population: Population | None = None,
+        catalogue: Catalogue | None = None,
+        known: ItemTable | None = None,
+    ) -> Facts:
+        """The facts with something new."""
+        facts = self.facts
+        return Facts(
+            policy or facts.policy,
+            population or facts.population,
+            catalogue or facts.catalogue,
+            known=known or facts.items,
+        )
 
     def take_sums(self, value: bytes) -> None:
         """A partition has passed a version."""
@@ -101,12 +137,11 @@ class LocalFacts:
         due = self._fits.due(self.facts.population.version)
         if due is None:
             return None
-        value = fitted(due[0], self._policy, due[1])
+        value = fitted(due[0], self.revisions.before(due[1]), due[1])
         population = self._readable(value)
         if population is None:
             return None
-        facts = Facts(self._policy, population, self.facts.catalogue, known=self.facts.items)
-        return Fit(*due, value, population, facts.items)
+        return Fit(*due, value, population, self._changed(population=population).items)
 
     def publish(self, made: Fit | None) -> None:
         """Append a population version, and take out those that nobody needs; the next request sees it."""
@@ -118,12 +153,12 @@ class LocalFacts:
         self._topics.append("population", 0, [*gone, new], self._topics.now_ms())
         self._versions = kept
         self._fits.done(made.records, made.version)
-        self.facts = Facts(self._policy, made.population, self.facts.catalogue, known=made.items)
+        self.facts = self._changed(population=made.population, known=made.items)
 
     def _readable(self, value: bytes) -> Population | None:
         """A population version as it is published, or None where it is of no use now."""
         try:
-            return population_of(_populations.decode(value), self._policy)
-        except (msgspec.DecodeError, InputError) as error:
+            return population_of(_populations.decode(value))
+        except msgspec.DecodeError as error:
             log.error("a population version is not used: %s", error)
             return None

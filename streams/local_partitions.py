@@ -16,8 +16,9 @@ import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Erase, Quarantine, Reaction, Request, Tick
+from engine.events import Erase, Quarantine, Reaction, Request, Switch, Tick
 from engine.policy import Policy
+from engine.revisions import PolicyRecord, Revision, next_record
 from engine.state import UserState
 from streams.asking import ConflictError, Ordered, check_slots
 from streams.backups import NoGroundError, back_up, copies, time_of
@@ -29,7 +30,8 @@ from streams.local_recovery import Ground, Owned, take_over
 from streams.local_topics import LocalTopics
 from streams.local_undo import fold_anew, put_in_place
 from streams.log import LogRecord, Unwritten
-from streams.partition import Message, Record, version_at
+from streams.messages import Message, Record
+from streams.partition import version_at
 from streams.settings import Settings
 from streams.store_folder import damaged_folders
 
@@ -52,14 +54,14 @@ class Anew(NamedTuple):
 class LocalPartitions:
     """The partitions of one folder, and the facts that they share."""
 
-    def __init__(self, topics: LocalTopics, policy: Policy, settings: Settings) -> None:
-        """Over these topics; `recover` reads them."""
+    def __init__(self, topics: LocalTopics, policy: Policy | None, settings: Settings) -> None:
+        """Over these topics; `recover` reads them. `policy` is what a file says, None without one."""
         self.topics = topics
-        self.shared = LocalFacts(topics, policy)
-        self._policy = policy
+        self.shared = LocalFacts(topics, policy or Policy())
+        self._file_policy = policy
         self._settings = settings
         self.halted = False  # whether recovery and re-folds are to end soon
-        self._ground = Ground(topics, policy, settings, lambda: not self.halted)
+        self._ground = Ground(topics, self.shared.revisions, settings, lambda: not self.halted)
         self._erased: dict[int, dict[str, int]] = defaultdict(dict)  # users and log times, by partition
         self._owned: list[Owned] = []
         self._unkept: set[int] = set()
@@ -72,6 +74,8 @@ class LocalPartitions:
         self.close()
         self.topics.reopen()
         self.shared.read()
+        self._begin_policy()
+        self._ground = self._ground._replace(revisions=self.shared.revisions)
         self._erased = self._read_erased()
         self.topics.pass_time(self.erased_ms)
         for number in range(self.topics.partitions):
@@ -80,7 +84,35 @@ class LocalPartitions:
             for chunk in self.topics.log("requests", number).read(owned.partition.position.requests):
                 self._decide(number, chunk)
             owned.partition.commit()
+        self._switch_policy()
         self.tell_damage()
+
+    def _begin_policy(self) -> None:
+        """Put what the file says into force, if nobody has read that from a file before; or the defaults."""
+        revisions, policy = self.shared.revisions, self._file_policy
+        if revisions.number and (policy is None or policy.version in revisions.written("file")):
+            return
+        why = "the file has changed" if revisions.number else "the first policy"
+        try:
+            self.apply(next_record(policy or revisions.policy, revisions.number, "feedloom serve", why, "file"))
+        except InputError as error:
+            self.alert("policy-refused", f"the policy of the file is not in force: {error}")
+
+    def apply(self, record: PolicyRecord) -> Revision:
+        """Put a revision of the policy into force; the next request sees it.
+
+        Raises InputError where it is refused, and then nothing has changed.
+        """
+        revision = self.shared.apply(record)
+        self._switch_policy()
+        return revision
+
+    def _switch_policy(self) -> None:
+        """Write into `feedback` from where on the partitions are folded by the policy in force."""
+        number, at_ms = self.shared.revisions.number, self.topics.now_ms()
+        for owned in self._owned:
+            if owned.partition.outdated:
+                self._fold(owned.partition.number, [Unwritten(None, encode(Switch(number=number)))], at_ms)
 
     def tell_damage(self) -> None:
         """Name what was met in the logs that is damaged."""
@@ -182,7 +214,7 @@ class LocalPartitions:
         """Move the clock of partitions whose users are silent, so that what is due closes and versions go on."""
         at_ms = self.topics.now_ms()
         for number, owned in enumerate(self._owned):
-            if version_at(at_ms, self._policy) > owned.partition.position.version:
+            if version_at(at_ms, owned.partition.policy) > owned.partition.position.version:
                 self._fold(number, [Unwritten(None, encode(Tick()))], at_ms)
 
     def _fold(self, number: int, rows: Sequence[Unwritten], at_ms: int) -> None:

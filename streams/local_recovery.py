@@ -6,11 +6,12 @@ from heapq import merge
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.policy import Policy
+from engine.revisions import Revisions
 from streams.backups import HaltedError, begin_from, clean, find_backup, reaches
 from streams.local_topics import LocalTopics
 from streams.log import LogRecord
-from streams.partition import Input, Message, Partition, Record
+from streams.messages import Input, Message, Record
+from streams.partition import Partition
 from streams.recovery import moment_of
 from streams.settings import Settings
 from streams.store import OtherVersionError, PartitionStore
@@ -36,7 +37,7 @@ class Ground(NamedTuple):
     """What a partition is taken over from, of one product."""
 
     topics: LocalTopics
-    policy: Policy
+    revisions: Revisions
     settings: Settings
     wanted: Callable[[], bool]  # whether to go on with what takes long
 
@@ -58,7 +59,7 @@ class Ground(NamedTuple):
         try:
             partition = Partition(
                 number,
-                self.policy,
+                self.revisions,
                 store,
                 partitions=self.topics.partitions,
                 value_bytes_max=self.settings.value_bytes_max,

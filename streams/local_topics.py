@@ -19,7 +19,6 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import InputError
-from engine.policy import Policy
 from streams.broker import partition_of
 from streams.log import Damage, PartitionLog, Unwritten, sync_folder
 from streams.topics import FOR_EVER_MS, TOPICS
@@ -30,7 +29,18 @@ FORMAT = 1  # of the folder
 Fsync = Literal["always", "interval", "never"]
 COMPACT_BYTES_MIN = 16 << 20  # a compacted topic is compacted again when it has grown by so much,
 COMPACT_GROWTH = 2  # and by this factor
-EMBEDDED = ("requests", "feedback", "feeds", "items", "population", "erased", "sums", "alerts", "dead-letters")
+EMBEDDED = (
+    "requests",
+    "feedback",
+    "feeds",
+    "items",
+    "policy",
+    "population",
+    "erased",
+    "sums",
+    "alerts",
+    "dead-letters",
+)
 
 
 class _About(Struct, frozen=True):
@@ -84,18 +94,6 @@ class LocalTopics:
                 if specs[name].cleanup == "compact":
                     compacted[name, number] = log.size
         self._logs, self._compacted = logs, compacted
-
-    def keep_policy(self, policy: Policy) -> None:
-        """Put the policy that is served by beside the topics, for whoever folds them when nobody serves."""
-        _write_whole(self.folder / "policy.json", msgspec.json.encode(policy))
-
-    def kept_policy(self) -> Policy:
-        """The policy that was served by last. Raises InputError where there is none."""
-        path = self.folder / "policy.json"
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=Policy)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} cannot be read: {error}; begin `feedloom serve` once more") from error
 
     def log(self, topic: str, number: int = 0) -> PartitionLog:
         """The log of a topic's partition."""

@@ -97,12 +97,15 @@ class FolderTarget:
     def __init__(self, folder: Path, settings: Settings) -> None:
         """Raises InputError for a folder that holds no data, or belongs to a process.
 
-        It folds by the policy that was served by last: another one would make another state.
+        It folds by the policies that were in force.
         """
         if not (folder / "about.json").exists():
             raise InputError(f"{folder} is no data folder of `feedloom serve`")
         self._topics = LocalTopics(folder, None, settings.segment_bytes)
-        self._partitions = LocalPartitions(self._topics, self._topics.kept_policy(), settings)
+        if not self._topics.log("policy").end:
+            self._topics.close()
+            raise InputError(f"{folder} has no policy yet: begin `feedloom serve --data {folder}` once")
+        self._partitions = LocalPartitions(self._topics, None, settings)
         self._kept_ms = settings.retention_ms
 
     def erase(self, user: str) -> Erased:

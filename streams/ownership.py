@@ -15,7 +15,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import InputError
-from engine.policy import Policy
 from streams.broker import (
     Consumer,
     ConsumerRecord,
@@ -26,7 +25,9 @@ from streams.broker import (
     group_member,
 )
 from streams.checkpoints import Checkpoints
-from streams.partition import Input, Partition
+from streams.facts import FactsReader
+from streams.messages import Input
+from streams.partition import Partition
 from streams.recovery import refold, store_of
 from streams.sending import send
 from streams.settings import Settings
@@ -55,20 +56,22 @@ class Held:
         self.pending: dict[str, deque[ConsumerRecord]] = {name: deque() for name in INPUTS}
         self.unkept = False  # it has turns that are acknowledged and not yet written
         self.remaking: asyncio.Task[None] | None = None  # a state that is to take the place of this one
-        self.quiet_since = self.ticked = time.monotonic()  # since the latest reaction, and the latest tick
+        # Since the latest reaction, the latest tick, and since it was told by which policy it is folded.
+        self.quiet_since = self.ticked = time.monotonic()
+        self.switched = 0.0
 
 
 class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
     """Which partitions this worker has. `turning` is held while records and state belong together."""
 
-    def __init__(self, settings: Settings, policy: Policy, producer: Producer, partitions: int) -> None:
+    def __init__(self, settings: Settings, facts: FactsReader, producer: Producer, partitions: int) -> None:
         """Of topics with so many partitions."""
         self.owned: dict[int, Held] = {}
         self.assigned: dict[int, int] = {}  # how many times the group had spoken when it gave us each
         self.turning = asyncio.Lock()
         self.consumer: Consumer = group_member(settings, self, INPUTS)
         self._settings = settings
-        self._policy = policy
+        self._facts = facts
         self._producer = producer
         self._partitions = partitions
         self._spoken = 0
@@ -153,6 +156,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
                 )
                 await alert(self._producer, "store-damaged", told, partition=number, folder=str(aside))
 
+            await self._facts.read_policies()  # what the partition was folded by
             store, unnoted = await store_of(self._settings, number, damaged)
             partition = await asyncio.to_thread(self.partition_of, number, store)
             for user, at_ms in (await erased_of(self._settings, number)).items():
@@ -174,7 +178,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
         """The partition of a store."""
         return Partition(
             number,
-            self._policy,
+            self._facts.revisions,
             store,
             partitions=self._partitions,
             value_bytes_max=self._settings.value_bytes_max,

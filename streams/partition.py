@@ -5,91 +5,41 @@ what has to be sent is returned. Nothing here is kept until `commit`.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from heapq import heapify, heappop, heappush
-from typing import Literal, NamedTuple
 
 import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import Acted, Erase, Organic, Quarantine, Reaction, Request, Seen, Tick
+from engine.events import Acted, Erase, Organic, Quarantine, Reaction, Request, Seen, Switch, Tick
 from engine.facts import Facts
-from engine.fold import check_reaction, close_due, fold
+from engine.fold import close_due, fold
 from engine.policy import Policy
 from engine.pools import gather
+from engine.revisions import Revisions
 from engine.serve import serve
 from engine.state import Cell, Lesson, UserState, ViewLesson
 from engine.sums_record import SumsRecord, merged, record_of, shortened, shortlisted
 from streams.asking import check_slots
 from streams.codec import decode, encode
 from streams.exclusions import ErasedFact, Exclusions, forgotten
+from streams.messages import REQUEST_OFFSET, Input, Message, Record, dead_letter
 from streams.sizes import fitting
 from streams.store import Changed, Changes, PartitionStore, Position
 
-Input = Literal["requests", "feedback", "feeds"]
 NEWCOMER = UserState()
-REQUEST_OFFSET = "feedloom.request-offset"  # header of a decision: where its request stands
-REASON_LENGTH_MAX = 1000  # of a dead letter
 SUMS_BYTES_MAX = 8 << 20  # beyond it, sums are published with the most frequent pairs of each item alone:
 PAIRS_SENT = 2  # times `neighbours_max`, or half of that, and so on until they fit into a message
-LETTER_BYTES_MAX = 1 << 20  # of its value: a record that was compressed may be longer than any topic takes
 
 # Made here, before there are threads: msgspec learns a type without a lock, and partitions come back side by side.
 # A thread that reads what another one is still learning ends the process.
 _sums = msgspec.json.Decoder(SumsRecord)
 
 
-class Record(NamedTuple):
-    """A record of a topic, as it came."""
-
-    offset: int
-    at_ms: int
-    key: bytes | None
-    value: bytes | None
-
-
-class Message(NamedTuple):
-    """A record on its way to a topic; `partition` is None where the key decides."""
-
-    topic: Literal[
-        "requests",
-        "feedback",
-        "feeds",
-        "items",
-        "sums",
-        "population",
-        "erased",
-        "alerts",
-        "metrics",
-        "propensities",
-        "dead-letters",
-    ]
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
-    partition: int | None = None
-
-
 def version_at(at_ms: int, policy: Policy) -> int:
     """The population version that is due at a time of the log: the latest multiple of Δ, in milliseconds."""
     return at_ms // policy.population.every_ms * policy.population.every_ms
-
-
-def dead_letter(topic: Input, partition: int, record: Record, error: Exception) -> Message:
-    """A record that nothing can be made of: its own bytes, where it stood, and why.
-
-    Of a value that is too long for a dead letter its beginning, and how long it was.
-    """
-    value = record.value or b""
-    headers = (
-        ("feedloom.topic", topic.encode()),
-        ("feedloom.partition", str(partition).encode()),
-        ("feedloom.offset", str(record.offset).encode()),
-        ("feedloom.reason", str(error)[:REASON_LENGTH_MAX].encode(errors="backslashreplace")),
-        *((("feedloom.cut-from-bytes", str(len(value)).encode()),) if len(value) > LETTER_BYTES_MAX else ()),
-    )
-    return Message("dead-letters", record.key, value[:LETTER_BYTES_MAX], headers)
 
 
 class Partition:
@@ -98,14 +48,17 @@ class Partition:
     def __init__(
         self,
         number: int,
-        policy: Policy,
+        revisions: Revisions,
         store: PartitionStore,
         *,
         partitions: int,
         value_bytes_max: int = 262_144,
         users_cached: int = 20_000,
     ) -> None:
-        """Go on where the store stands. Raises InputError if it was made with another number of partitions."""
+        """Go on where the store stands, by the revision that it is folded by.
+
+        Raises InputError if it was made with another number of partitions, or by a revision that is not known.
+        """
         self.number = number
         self.position = store.position() or Position(partitions)  # moved on in place
         if self.position.partitions != partitions:
@@ -113,7 +66,8 @@ class Partition:
                 f"the state of partition {number} was made with {self.position.partitions} partitions and the "
                 f"topics have {partitions}: users would be on other partitions than their state"
             )
-        self._policy = policy
+        self._revisions = revisions
+        self.policy = revisions.at(self.position.policy)
         self._store = store
         self._value_bytes_max = value_bytes_max
         self._users_cached = users_cached
@@ -124,7 +78,7 @@ class Partition:
         stored = store.sums()
         self._sums = merged([_sums.decode(stored)] if stored else [])
         for at_ms, lesson in store.lessons():
-            self._sums.absorb([lesson], at_ms, policy)
+            self._sums.absorb([lesson], at_ms, self.policy)
         self._begin()
 
     def _begin(self) -> None:
@@ -187,6 +141,8 @@ class Partition:
         self.position.feedback = record.offset + 1
         try:
             reaction = self._read_reaction(record)
+            if isinstance(reaction, Switch):
+                self._revisions.at(reaction.number)
         except InputError as error:
             return [*messages, *self.dead_letter("feedback", record, error)]
         if isinstance(reaction, Erase):
@@ -195,8 +151,10 @@ class Partition:
             messages.append(Message("erased", record.key, msgspec.json.encode(fact), partition=0))
         elif isinstance(reaction, Quarantine):
             self._exclude(self.exclusions.with_quarantine(record.offset, reaction, record.at_ms))
+        elif isinstance(reaction, Switch):
+            self._switch(reaction.number)
         elif reaction is not None and not self.exclusions.hold(reaction.user, record.at_ms):
-            folded = fold(self.state(reaction.user), reaction, record.at_ms, self._policy.memory)
+            folded = fold(self.state(reaction.user), reaction, record.at_ms, self.policy.memory)
             self._users[reaction.user] = folded.state
             self._absorb(folded.lessons)
         return messages
@@ -223,7 +181,7 @@ class Partition:
             return
         state = self.state(user)
         self._users[user] = forgotten(state, at_ms)
-        window_ms = self._policy.memory.window_ms
+        window_ms = self.policy.memory.window_ms
         self._no_longer_due += [
             (row.at_ms + window_ms, user) for row in state.ledger.values() if row.at_ms <= at_ms
         ]
@@ -235,6 +193,18 @@ class Partition:
         for user, at_ms in exclusions.erased.items():
             self.forget(user, at_ms)
         self._exclude(exclusions.all_folded())
+
+    def _switch(self, number: int) -> None:
+        """Fold by this revision from here on; sums hold what was learned by the one before."""
+        if number <= self.position.policy:
+            return
+        self._keep_sums(self.position.version)
+        self.position.policy, self.policy = number, self._revisions.at(number)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether it is folded by another policy than the one in force."""
+        return self.policy is not self._revisions.policy
 
     def give_up_oldest(self) -> None:
         """Go on with what the oldest quarantine that waits was to leave out: it cannot be taken out any more."""
@@ -284,17 +254,19 @@ class Partition:
         self._check_key(record, event.user)
         return event
 
-    def _read_reaction(self, record: Record) -> Reaction | Erase | Quarantine | None:
-        """The reaction of a record, or what an operator wrote; None for a tick."""
+    def _read_reaction(self, record: Record) -> Reaction | Erase | Quarantine | Switch | None:
+        """The reaction of a record, or what an operator or worker wrote; None for a tick."""
         event = self._decoded(record)
         if isinstance(event, Tick):
             return None
+        if isinstance(event, Switch):
+            return event
         if not isinstance(event, Seen | Acted | Organic | Erase | Quarantine):
             raise InputError(f"a {type(event).__name__.lower()} stands among the reactions")
         if event.user is not None:
             self._check_key(record, event.user)
-        if not isinstance(event, Erase | Quarantine):
-            check_reaction(event, self._policy)
+        if isinstance(event, Acted | Organic):
+            self._revisions.check_action(event.action)
         return event
 
     def _decoded(self, record: Record) -> object:
@@ -313,11 +285,12 @@ class Partition:
         user = decision.request.user
         if decision.at_ms <= self.exclusions.erased.get(user, -1):
             return
-        folded = fold(self.state(user), decision, decision.at_ms, self._policy.memory)
+        memory = self._revisions.made_under(decision.policy_version).memory
+        folded = fold(self.state(user), decision, decision.at_ms, memory)
         self._users[user] = folded.state
         self._absorb(folded.lessons)
         if folded.outcome == "adopted":
-            due = (decision.at_ms + self._policy.memory.window_ms, user)
+            due = (decision.at_ms + memory.window_ms, user)
             heappush(self._due, due)
             self._now_due.append(due)
 
@@ -336,15 +309,15 @@ class Partition:
                 successes, exposure = self._views.get(place, (0.0, 0.0))
                 self._views[place] = (successes + lesson.successes, exposure + lesson.exposure)
             else:
-                short = shortened(lesson, self._policy)
-                self._sums.absorb([short], at_ms, self._policy)
+                short = shortened(lesson, self.policy)
+                self._sums.absorb([short], at_ms, self.policy)
                 self._lessons.append((at_ms, short))
 
     def _teach_views(self) -> None:
         at_ms = self.position.clock_ms
         for (cell, rank), (successes, exposure) in self._views.items():
             lesson = ViewLesson(cell, rank, successes, exposure, at_ms, None)
-            self._sums.absorb([lesson], at_ms, self._policy)
+            self._sums.absorb([lesson], at_ms, self.policy)
             self._lessons.append((at_ms, lesson))
         self._views.clear()
 
@@ -352,11 +325,11 @@ class Partition:
         """Close what is due; where the clock passes a population version, the sums of before it are to be sent."""
         if at_ms <= self.position.clock_ms:
             return []
-        version = version_at(at_ms, self._policy)
+        version = version_at(at_ms, self.policy)
         messages = []
         if version > self.position.version:
             self._close_due(version)
-            if version_at(last_ms, self._policy) <= version:
+            if version_at(last_ms, self.policy) <= version:
                 messages = [self._sums_at(version)]
             self.position.version = version
         self._close_due(at_ms)
@@ -366,23 +339,27 @@ class Partition:
     def _close_due(self, at_ms: int) -> None:
         while self._due and self._due[0][0] < at_ms:
             due = heappop(self._due)
-            state, lessons = close_due(self.state(due[1]), at_ms, self._policy.memory)
+            state, lessons = close_due(self.state(due[1]), at_ms, self.policy.memory)
             self._users[due[1]] = state
             self._no_longer_due.append(due)
             self._absorb(lessons)
 
     def _sums_at(self, version: int) -> Message:
         """The sums as of a version; the store will begin with them instead of older ones and their lessons."""
+        self._sums.at_ms = version
+        record, value = self._keep_sums(version)
+        if len(value) > SUMS_BYTES_MAX:
+            most = PAIRS_SENT * self.policy.population.neighbours_max
+            value = fitting(lambda pairs: shortlisted(record, pairs), most)
+        return Message("sums", str(self.number).encode(), value, partition=self.number)
+
+    def _keep_sums(self, version: int) -> tuple[SumsRecord, bytes]:
+        """Let the store begin with the sums as they are; no lesson before this is taught again after a restart."""
         self._teach_views()
         # The same, however turns were cut and lessons were coalesced before a restart.
         self._sums.records = self.position.lessons_to
-        self._sums.at_ms = version
-        record = record_of(self._sums, self.number, self.position.version + 1, version, self._policy)
+        record = record_of(self._sums, self.number, self.position.version + 1, version, self.policy)
         self._new_sums = msgspec.json.encode(record)
         self._lessons = []
         self.position.lessons_from = self.position.lessons_to
-        value = self._new_sums
-        if len(value) > SUMS_BYTES_MAX:
-            most = PAIRS_SENT * self._policy.population.neighbours_max
-            value = fitting(lambda pairs: shortlisted(record, pairs), most)
-        return Message("sums", str(self.number).encode(), value, partition=self.number)
+        return record, self._new_sums

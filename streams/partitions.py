@@ -11,20 +11,20 @@ import logging
 import time
 from contextlib import suppress
 
-from engine.events import Tick
-from engine.policy import Policy
+from engine.events import Switch, Tick
 from streams.broker import ConsumerRecord, KafkaError, Place, Producer, plain
 from streams.codec import encode
 from streams.facts import FactsReader
 from streams.failpoints import passing
 from streams.fitter import Fitter
+from streams.messages import Message
 from streams.ownership import RETRY_SECONDS, STOP_SECONDS, Ownership
-from streams.partition import Message, version_at
+from streams.partition import version_at
 from streams.remaking import Remaking
 from streams.sending import acknowledged, on_their_way, send
 from streams.settings import Settings
 from streams.store_folder import StoreError
-from streams.telling import tell_lag, tell_metric, tell_offsets
+from streams.telling import alert, tell_lag, tell_metric, tell_offsets
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ class StalledError(KafkaError):  # type: ignore[misc]  # it has no type hints
 class Partitions:
     """The partitions that this worker owns."""
 
-    def __init__(self, settings: Settings, policy: Policy, facts: FactsReader, partitions: int) -> None:
+    def __init__(self, settings: Settings, facts: FactsReader, partitions: int) -> None:
         """Of topics with so many partitions."""
         self._settings = settings
         self._facts = facts
         self._partitions = partitions
         self._producer = Producer(settings)
-        self._ownership = Ownership(settings, policy, self._producer, partitions)
+        self._ownership = Ownership(settings, facts, self._producer, partitions)
         self._owned = self._ownership.owned
         self._remaking = Remaking(settings, self._ownership, self._producer)
         self._next = 0  # of the partitions whose reactions are turned
@@ -71,6 +71,7 @@ class Partitions:
             await self._ownership.take_over()
             self._remaking.go_on()
             self._fit_if_ours()
+            await self._tell_refused()
             await self._fetch()
             turn = asyncio.ensure_future(self._turn())
             try:
@@ -108,6 +109,14 @@ class Partitions:
         elif self._fitter is not None and 0 not in self._owned:
             self._fitter.cancel()
             self._fitter = None
+
+    async def _tell_refused(self) -> None:
+        """Say which policies were refused: the owner of partition 0, or each worker would."""
+        refused, self._facts.refused = self._facts.refused, []
+        for offset, reason in refused if 0 in self._owned else ():
+            kept = self._facts.revisions.number
+            said = f"the policy at offset {offset} is refused and revision {kept} stays in force: {reason}"
+            await alert(self._producer, "policy-refused", said, offset=offset, revision=kept)
 
     async def _fetch(self) -> None:
         """Get records for what has none at hand; wait for some if nothing has any."""
@@ -256,9 +265,15 @@ class Partitions:
     async def _tick(self, now: float) -> None:
         """Move the clock of partitions whose users are silent, so that what is due closes and versions go on.
 
-        By the log's own time, as far as it is known: a tick is due when a population version is.
+        By the log's own time, as far as it is known: a tick is due when a population version is. And write into
+        `feedback` from where on a partition is folded by the policy in force.
         """
         for number, held in list(self._owned.items()):
+            if held.partition.outdated and now >= held.switched + TICK_SECONDS:
+                held.switched = now
+                switch = Switch(number=self._facts.revisions.number)
+                with suppress(KafkaError):
+                    await self._producer.send(Message("feedback", None, encode(switch), partition=number))
             position = held.partition.position
             log_ms = position.clock_ms + round(1000 * (now - held.quiet_since))
             if (

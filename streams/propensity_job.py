@@ -14,7 +14,7 @@ from mode.supervisors import CrashingSupervisor
 from streams.enrichment import enriched
 from streams.failpoints import passing
 from streams.hosting import App, addresses, credentials, quiet_clients
-from streams.partition import LETTER_BYTES_MAX, Message, Record
+from streams.messages import LETTER_BYTES_MAX, Message, Record
 from streams.settings import read_settings
 
 FEEDS_PER_TURN = 32  # at most so many are computed, written and acknowledged at a time

@@ -15,7 +15,8 @@ from msgspec import Struct
 
 from streams.broker import CommittedReader, ConsumerRecord, Place, committed_reader, place_of, plain, read_merged
 from streams.checkpoints import Checkpoint, newest, restore
-from streams.partition import Message, Partition
+from streams.messages import Message
+from streams.partition import Partition
 from streams.settings import Settings
 from streams.store import PartitionStore
 from streams.store_folder import StoreDamagedError, set_aside

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from streams.broker import KafkaError, Producer
-from streams.partition import Message
+from streams.messages import Message
 
 log = logging.getLogger(__name__)
 

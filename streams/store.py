@@ -47,7 +47,8 @@ class Position(Struct, array_like=True):
     """How far a partition has come: the next offset of each topic, of `partitions` that there are.
 
     `clock_ms` is the log time of the latest reaction, `version` the last population version that it has passed.
-    Lessons from `lessons_from` to before `lessons_to` are not yet in the stored sums.
+    Lessons from `lessons_from` to before `lessons_to` are not yet in the stored sums. `policy` is the revision that
+    it is folded by, 0 for the first there is.
     """
 
     partitions: int
@@ -58,6 +59,7 @@ class Position(Struct, array_like=True):
     version: int = -1
     lessons_from: int = 0
     lessons_to: int = 0
+    policy: int = 0
 
     def offsets(self) -> dict[str, int]:
         """The next offset by topic."""

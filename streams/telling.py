@@ -7,7 +7,7 @@ from contextlib import suppress
 import msgspec
 
 from streams.broker import Consumer, KafkaError, Place, Producer
-from streams.partition import Message
+from streams.messages import Message
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)

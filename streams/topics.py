@@ -65,7 +65,7 @@ TOPICS = (
     TopicSpec("propensities", "user", "the propensities job", "delete", split=True),
     TopicSpec("items", "item", "the product", "compact"),
     TopicSpec("models", "version", "the operator", "compact"),
-    TopicSpec("policy", "name", "the operator", "compact"),
+    TopicSpec("policy", "revision", "the operator", "compact", log_append_time=True),
     # A population holds the neighbours of all items; so do a partition's sums.
     TopicSpec("population", "version", "the fitter", "compact", value_bytes_max=32 * MEBIBYTE),
     TopicSpec("erased", "user", "the worker", "compact"),

@@ -12,7 +12,8 @@ import msgspec
 from streams.backups import begin_before
 from streams.broker import Consumer, Place, since
 from streams.exclusions import ErasedFact
-from streams.partition import Input, Message, Partition
+from streams.messages import Input, Message
+from streams.partition import Partition
 from streams.recovery import opened, refold
 from streams.settings import Settings
 from streams.store import PartitionStore

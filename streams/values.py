@@ -8,14 +8,14 @@ import msgspec
 
 from engine.decision import Decision
 from engine.errors import InputError
-from engine.events import SCHEMA, Acted, Erase, ItemUpdate, Organic, Quarantine, Request, Seen, Tick
+from engine.events import SCHEMA, Acted, Erase, ItemUpdate, Organic, Quarantine, Request, Seen, Switch, Tick
 from engine.propensity_record import PropensityRecord
 from streams.codec import Value, decode, decode_item
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 TYPES: dict[str, type | UnionType] = {
     "requests": Request,
-    "feedback": Seen | Acted | Organic | Tick | Erase | Quarantine,
+    "feedback": Seen | Acted | Organic | Tick | Switch | Erase | Quarantine,
     "feeds": Decision,
     "propensities": PropensityRecord,
     "items": ItemUpdate,
@@ -72,7 +72,7 @@ def schema(topic: str) -> dict[str, Any]:
 
 def _key(value: Value) -> str | None:
     """The user or item that a value is about; None of what is about a partition, as a tick is."""
-    if isinstance(value, Tick):
+    if isinstance(value, Tick | Switch):
         return None
     if isinstance(value, ItemUpdate):
         return value.item

@@ -17,9 +17,8 @@ from aiohttp import web
 from mode import Service
 
 from engine.errors import InputError
-from engine.policy import Policy
 from streams.embedded import warm_up
-from streams.facts import FactsReader
+from streams.facts import FactsReader, publishing
 from streams.gateway import Gateway
 from streams.hosting import ServicesApp, addresses, quiet_clients, refusals, refuse
 from streams.listening import listening, refuse_open_host
@@ -38,8 +37,7 @@ sys.setswitchinterval(0.0005)
 quiet_clients()
 log = logging.getLogger(__name__)
 settings = read_settings()
-policy = read_policy(settings.policy) if settings.policy else Policy()
-facts = FactsReader(settings, policy)
+facts = FactsReader(settings, read_policy(settings.policy) if settings.policy else None)
 app = ServicesApp(settings.group, broker=addresses(settings), web_enabled=False, worker_redirect_stdouts=False)
 
 
@@ -88,9 +86,23 @@ class FactsService(Hosted):
         await self.begin(facts.run())
 
     async def on_stop(self) -> None:
-        """Let go of the topic."""
+        """Let go of the topics."""
         await self.end()
         await facts.stop()
+
+
+@app.service
+class PolicyFileService(Hosted):
+    """Publishes what changes in the policy file, if the settings name one."""
+
+    async def on_start(self) -> None:
+        """Watch it."""
+        if not refusals and settings.policy is not None:
+            await self.begin(publishing(settings, facts, settings.policy))
+
+    async def on_stop(self) -> None:
+        """Look no more."""
+        await self.end()
 
 
 @app.service
@@ -104,8 +116,8 @@ class PartitionsService(Hosted):
         if refusals:
             return
         number = await asyncio.to_thread(check, settings)
-        await asyncio.to_thread(warm_up, policy)
-        self.partitions = Partitions(settings, policy, facts, number)
+        await asyncio.to_thread(warm_up, facts.facts.policy)
+        self.partitions = Partitions(settings, facts, number)
         await self.partitions.start()
         await self.begin(self.partitions.run())
 
@@ -130,7 +142,7 @@ class HttpService(Hosted):
         try:
             refuse_open_host(settings.http_host, settings)
             number = await asyncio.to_thread(check, settings)
-            self.gateway = Gateway(settings, policy, number)
+            self.gateway = Gateway(settings, facts, number)
             await self.gateway.start()
             self.runner = await listening(self.gateway, settings, settings.http_host, settings.http_port)
         except InputError as error:

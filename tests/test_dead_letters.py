@@ -20,7 +20,7 @@ from test_cli import call
 from engine.errors import InputError
 from scripts.kafka_broker import Cluster
 from streams import dead_letters
-from streams.partition import LETTER_BYTES_MAX, Input, Record, dead_letter
+from streams.messages import LETTER_BYTES_MAX, Input, Record, dead_letter
 from streams.settings import Settings
 from streams.tools import records
 from streams.topics import create

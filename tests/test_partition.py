@@ -17,7 +17,8 @@ from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy, Populat
 from engine.population import Sums, fit
 from engine.state import UserWeights
 from streams.codec import decode, encode
-from streams.partition import REQUEST_OFFSET, Message, Partition, Record
+from streams.messages import REQUEST_OFFSET, Message, Record
+from streams.partition import Partition
 from streams.store import POSITION, PartitionStore
 
 POLICY = Policy(

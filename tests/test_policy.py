@@ -84,13 +84,13 @@ def test_pools_have_plain_names_and_actions_any(tmp_path: Path) -> None:
     text = names + "[actions.'Größer als ☃']\nreward = 1"
     policy = read_policy(written(tmp_path, text))
     assert list(policy.pools) == [f"p_{'2' * 30}"]
-    assert policy.rewarded == {"a" * 64: -1.0, "Größer als ☃": 1.0}
+    assert policy.rewards == {"a" * 64: -1.0, "Größer als ☃": 1.0}
 
 
 def test_rewards_say_what_is_learned_and_what_makes_an_item_liked() -> None:
     actions = {"like": ActionPolicy(1.0), "rated": ActionPolicy(0.0), "hide": ActionPolicy(-2.0)}
     policy = Policy(actions=actions)
-    assert policy.rewarded == {"like": 1.0, "hide": -2.0}
+    assert policy.rewards == {"like": 1.0, "rated": 0.0, "hide": -2.0}
     assert policy.likes == {"like"}
 
 

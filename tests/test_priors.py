@@ -33,7 +33,7 @@ Z = 5.4  # standard deviations of a normal variate, left in 7 of 100 million cas
 def facts_at_once(policy: Policy, sums: Sums | None = None, **changes: object) -> Facts:
     """What the sums say; every action comes at once, so that views count whole."""
     population = fit(sums or Sums(), policy)
-    delays = [[AT_ONCE] * len(policy.rewarded)] * len(policy.pools)
+    delays = [[AT_ONCE] * len(policy.rewards)] * len(policy.pools)
     return Facts(policy, replace(population, delays=delays, **changes))
 
 
@@ -71,7 +71,7 @@ def test_users_of_values_that_are_not_listed_share_what_they_teach() -> None:
 @st.composite
 def newcomers_of(draw: st.DrawFn, policy: Policy) -> dict:
     """S and E of some cells."""
-    cells = [(c, pool, action) for c in cohorts_of(policy) for pool in policy.pools for action in policy.rewarded]
+    cells = [(c, pool, action) for c in cohorts_of(policy) for pool in policy.pools for action in policy.rewards]
     return {
         cell: Tally(views * draw(st.floats(0.0, 1.0)), views)
         for cell in draw(st.lists(st.sampled_from(cells), unique=True, max_size=9))
@@ -94,7 +94,7 @@ def test_a_new_users_prior_goes_from_all_pools_to_one_and_to_the_cohort(data: st
         return np.array([sum(t.successes for t in tallies), sum(t.exposure for t in tallies)])
 
     for i, pool in enumerate(policy.pools):
-        for j, action in enumerate(policy.rewarded):
+        for j, action in enumerate(policy.rewards):
             mean = 10.0 / 130.0
             for pools, cohorts in (
                 (("a", "b"), cohorts_of(policy)),

@@ -24,7 +24,7 @@ from simulator.interactions import Interaction
 from simulator.replay_plan import ReplayPlan
 from streams.codec import decode, encode
 from streams.enrichment import VALUE_BYTES_MAX, enriched
-from streams.partition import Record
+from streams.messages import Record
 from streams.recording import Recording, read_topic
 from streams.replay import replay
 

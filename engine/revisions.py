@@ -1,0 +1,199 @@
+"""The policies of a product in their order: which one is in force, which one a decision was made under.
+
+A revision is what a record of topic `policy` says, checked whole: it is taken or refused, by every reader alike.
+Policies are data that arrives while a feed is made, so whoever makes one takes the policy once, as one value.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+from msgspec import Raw, Struct
+
+from engine.errors import InputError
+from engine.events import SCHEMA, check_schema
+from engine.policy import Policy
+from engine.pools import pools_of
+
+TEXT_LENGTH_MAX = 1000  # of who changed a policy, and why
+Source = Literal["file", "command"]
+
+# What learned sums are made with: each term was weighted by it as it came, and they cannot be weighted again.
+KEPT = {
+    "memory": (
+        "window_ms",
+        "half_life_ms",
+        "half_life_slots",
+        "cohort_half_life_ms",
+        "weights_half_life_ms",
+        "shadow_half_life_views",
+    ),
+    "weights": ("population_half_life_ms",),
+}
+
+
+class PolicyRecord(Struct, frozen=True, tag_field="kind", tag="policy", kw_only=True):
+    """A policy that is to be in force from here on, as revision `number`, one more than the one before.
+
+    `version` is its hash, `who` changed it and `why`; `source` says whether a watched file or a command did.
+    `policy` is the whole document.
+    """
+
+    number: int
+    version: str
+    who: str
+    why: str
+    source: Source
+    policy: Raw
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse another schema, and what is too long."""
+        check_schema(self.schema)
+        if self.number < 1:
+            raise ValueError("revisions count from 1")
+        if max(len(self.who), len(self.why)) > TEXT_LENGTH_MAX:
+            raise ValueError(f"who and why have at most {TEXT_LENGTH_MAX} characters")
+
+    @property
+    def key(self) -> str:
+        """Of its record: two that were written at a time both stay, and the first is the one that counts."""
+        return f"{self.number}-{self.version}"
+
+
+class Revision(Struct, frozen=True):
+    """A policy, and when it came into force: a time of the log, in milliseconds since the epoch."""
+
+    number: int
+    version: str
+    policy: Policy
+    who: str
+    why: str
+    source: Source
+    at_ms: int
+
+
+_records = msgspec.json.Decoder(PolicyRecord)  # made before there are threads
+_policies = msgspec.json.Decoder(Policy)
+
+
+class Revisions:
+    """All revisions that were taken; one writer appends to it, and what stands in it never changes."""
+
+    def __init__(self, first: Policy) -> None:
+        """Begin with a policy that counts as long as there is no revision."""
+        self.history: list[Revision] = []
+        self._first = first
+        self._by_version = {first.version: first}
+        self._numbered: dict[int, Policy] = {}
+        self._actions = set(first.actions)
+
+    @property
+    def number(self) -> int:
+        """Of the revision in force, 0 where there is none."""
+        return self.history[-1].number if self.history else 0
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force."""
+        return self.history[-1].policy if self.history else self._first
+
+    def at(self, number: int) -> Policy:
+        """The policy of a revision; of number 0 the first there is. Raises InputError for one that is not known."""
+        if number == 0:
+            return self.history[0].policy if self.history else self._first
+        if number not in self._numbered:
+            raise InputError(f"there is no revision {number} of the policy")
+        return self._numbered[number]
+
+    def before(self, at_ms: int) -> Policy:
+        """The policy that was in force just before a time of the log; the first there is, if none was yet."""
+        past = [revision.policy for revision in self.history if revision.at_ms < at_ms]
+        return past[-1] if past else self.at(0)
+
+    def made_under(self, version: str) -> Policy:
+        """The policy that a decision names, or the one in force where nobody knows it."""
+        return self._by_version.get(version, self.policy)
+
+    def check_action(self, action: str) -> None:
+        """Raise InputError for an action that no revision has named."""
+        if action not in self._actions:
+            raise InputError(f'the policy does not name action {action!r}: add [actions."{action}"]')
+
+    def written(self, source: Source) -> set[str]:
+        """The versions that came from this source."""
+        return {revision.version for revision in self.history if revision.source == source}
+
+    def check(self, record: PolicyRecord) -> Policy:
+        """The policy of a record that is next. Raises InputError where it would be refused."""
+        try:
+            policy = _policies.decode(record.policy)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(f"it cannot be read: {' '.join(str(error).split())}") from error
+        if record.number <= self.number:
+            raise InputError(
+                f"it was made to follow revision {record.number - 1}, and revision {self.number} is in force"
+            )
+        pools_of(policy)
+        if self.history:
+            refuse_kept(self.policy, policy)
+        return policy
+
+    def take(self, value: bytes, at_ms: int) -> bool:
+        """Take a record of topic `policy`, of this log time; whether another policy is in force now.
+
+        Raises InputError where it is refused, and then nothing has changed.
+        """
+        try:
+            record = _records.decode(value)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InputError(f"it cannot be read: {' '.join(str(error).split())}") from error
+        if self.history and record.version == self.history[-1].version:
+            return False  # said twice
+        policy = self.check(record)
+        made = Revision(record.number, record.version, policy, record.who, record.why, record.source, at_ms)
+        self.history.append(made)
+        self._numbered[made.number] = policy
+        self._by_version |= {made.version: policy, policy.version: policy}
+        self._actions |= set(policy.actions)
+        return True
+
+
+def next_record(policy: Policy, after: int, who: str, why: str, source: Source) -> PolicyRecord:
+    """The record that puts a policy into force after revision `after`. Raises InputError for who and why."""
+    try:
+        document = Raw(msgspec.json.encode(policy))
+        return PolicyRecord(
+            number=after + 1, version=policy.version, who=who, why=why, source=source, policy=document
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def refuse_kept(old: Policy, new: Policy) -> None:
+    """Raise InputError where a change is one of what learned sums are made with."""
+    for table, keys in KEPT.items():
+        before, after = getattr(old, table), getattr(new, table)
+        for key in keys:
+            was, wanted = getattr(before, key), getattr(after, key)
+            if was != wanted:
+                raise InputError(
+                    f"[{table}] {key} = {wanted} would change what is learned already, which was weighted with "
+                    f"{was}: it is chosen when a product begins"
+                )
+
+
+def differences(old: Policy, new: Policy) -> list[tuple[str, object, object]]:
+    """(key, old value, new value) of all that differs, None where there is none; keys as a file has them."""
+    before, after = _flat("", msgspec.to_builtins(old)), _flat("", msgspec.to_builtins(new))
+    keys: Sequence[str] = list(dict.fromkeys([*before, *after]))
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _flat(place: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        return {place: value}
+    leaves: dict[str, object] = {}
+    for name, inner in value.items():
+        leaves |= _flat(f"{place}.{name}".lstrip("."), inner)
+    return leaves
