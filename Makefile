@@ -6,7 +6,7 @@ ARGS ?=
 
 RUN := .venv/bin/python -m
 
-.PHONY: help setup demo test check kafka proof wheel lock clean
+.PHONY: help setup demo test check kafka proof reference wheel lock clean
 
 help:  ## print these targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -33,6 +33,9 @@ proof: setup  ## fault matrix, soak, and the closed loop over many seeds: hours;
 	@.venv/bin/python scripts/proof_faults.py
 	@.venv/bin/python scripts/proof_soak.py
 	@.venv/bin/python scripts/proof_simulation.py $(ARGS)
+
+reference: setup  ## make docs/policy.md and its JSON Schema anew, from the types of the policy
+	@$(RUN) feedloom.policy_reference
 
 wheel: setup  ## build the wheel, install it elsewhere and try it
 	@.venv/bin/python scripts/check_wheel.py

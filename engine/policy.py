@@ -62,7 +62,8 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     of the user's own it is floor * floor_views / (floor_views + E), and a user's first page has one slot at least.
     """
 
-    kind: str  # one of POOL_KINDS, or "module:Class" of a pool of your own
+    kind: str  # popular, trending, fresh, similar, successor, affinity, personal, random, external, or
+    # "module:Class" of a pool of your own
     ratio: float = 1.0  # its part of the fixed-ratio blend, which is also the fail-safe
     floor: float = 0.0  # share that it has at least
     floor_views: float = 0.0  # of the pool by the user, after which half its floor is left; 0: first page only
@@ -91,7 +92,7 @@ class ActionPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     outside the counts, so changing one re-scores all of history.
     """
 
-    reward: float
+    reward: float  # what it is worth; below 0 for what is not wanted
 
     def __post_init__(self) -> None:
         """Refuse a reward that is not a finite number."""
@@ -104,16 +105,16 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
     seed: int = 0  # of all draws
     slots_max: int = 100  # of one request
-    base_successes: float = 10.0  # Beta prior of a pool that nobody has seen yet
-    base_failures: float = 120.0
+    base_successes: float = 10.0  # successes of the Beta prior of a pool that nobody has seen yet
+    base_failures: float = 120.0  # the failures of that prior
     prior_strength: float = 2000.0  # at most so many views' worth of the population is a user's prior
     newcomer_slots: int = 1000  # a user's first slots, the only ones that the population's prior learns from
     session_strength: float = 0.0  # a session's prior is the user, at most so many views strong; 0: no sessions
     cohort_by: str = ""  # key of a request's context that says which cohort it belongs to
     cohorts: tuple[str, ...] = ()  # its values that have a prior of their own; all others share one
     temperature: float = 0.06  # times the variance of the draws; below 1 the blend is bolder
-    epsilon: float = 0.02  # chance of a feed mixed at random, where others have not shown what pools are worth,
-    epsilon_known: float = 0.005  # and where they have
+    epsilon: float = 0.02  # chance of a feed mixed at random, where others have not shown what pools are worth
+    epsilon_known: float = 0.005  # chance of a feed mixed at random, where they have
     draw: Literal["feed", "slot", "mean", "fixed"] = "feed"  # of beliefs: one for a whole feed, one for each slot,
     # none but their means, or none at all: the pools' ratios
     order: Order = "greedy"  # the best first; "spread" evenly; "rounded": shares right in the mean, spread
@@ -175,7 +176,7 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
     window_ms: int = 86_400_000  # how long a decision takes reactions, and its id is remembered
     half_life_ms: int = 864_000_000  # after which a user's evidence counts half
-    half_life_slots: int = 400  # and after so many slots that its pool was given since
+    half_life_slots: int = 400  # slots that its pool was given since, after which evidence counts half too
     session_half_life_ms: int = 1_800_000  # after which what a user just did counts half, in a session
     cohort_half_life_ms: int = 5_184_000_000  # after which what newcomers taught of the pools counts half
     weights_half_life_ms: int = 5_184_000_000  # after which what a like said of a user's weights counts half
@@ -246,7 +247,7 @@ class EmbeddingsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """`[embeddings]`: item vectors learned offline from everybody's reactions."""
 
     every_reactions: int = 4000  # embedded: trained anew each so many reactions; 0: never
-    dimensions: int = 24
+    dimensions: int = 24  # of an item's vector
 
     def __post_init__(self) -> None:
         """Refuse vectors of no length."""

@@ -32,6 +32,10 @@ KEPT = {
 }
 
 
+class StaleError(InputError):
+    """A policy that was made to follow another revision than the one in force."""
+
+
 class PolicyRecord(Struct, frozen=True, tag_field="kind", tag="policy", kw_only=True):
     """A policy that is to be in force from here on, as revision `number`, one more than the one before.
 
@@ -131,7 +135,7 @@ class Revisions:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"it cannot be read: {' '.join(str(error).split())}") from error
         if record.number <= self.number:
-            raise InputError(
+            raise StaleError(
                 f"it was made to follow revision {record.number - 1}, and revision {self.number} is in force"
             )
         pools_of(policy)

@@ -23,6 +23,7 @@ from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_ite
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
 from feedloom.option_types import BreakType, DurationType
+from feedloom.policy_commands import policy
 from feedloom.progress import bar_of_each, progress_bar
 from feedloom.propensities_command import propensities_command
 from feedloom.report import print_table, write_report
@@ -328,7 +329,17 @@ def doctor(records: Path | None, data: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, dead_letters, explain, propensities_command, serve_command, state, users, worker):
+for command in (
+    *COMMANDS,
+    dead_letters,
+    explain,
+    policy,
+    propensities_command,
+    serve_command,
+    state,
+    users,
+    worker,
+):
     cli.add_command(command)
 
 

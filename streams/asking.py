@@ -9,7 +9,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Quarantine, Reaction, Request
 from engine.policy import Policy
-from engine.revisions import PolicyRecord, Revision, Revisions, Source, next_record
+from engine.revisions import PolicyRecord, Revision, Revisions, Source, StaleError, next_record
 
 
 class UnavailableError(Exception):
@@ -62,8 +62,9 @@ class Change(Struct, frozen=True):
 
     def record(self, newest: int) -> PolicyRecord:
         """As it stands in topic `policy`, where the newest revision has this number. Raises InputError."""
-        after = newest if self.after is None else self.after
-        return next_record(self.policy, after, self.who, self.why, self.source)
+        if self.after not in (None, newest):
+            raise StaleError(f"it was made to follow revision {self.after}, and revision {newest} is in force")
+        return next_record(self.policy, newest, self.who, self.why, self.source)
 
 
 class Engine(Protocol):

@@ -14,9 +14,9 @@ from typing import Any
 from engine.decision import Decision
 from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.pools import check_request
-from engine.revisions import Revision, Revisions
+from engine.revisions import Revision, Revisions, StaleError
 from streams.answers import RECENT_MS, Answers, Identity, decided
-from streams.asking import BusyError, Change, ConflictError, Erased, Ordered, UnavailableError, check_slots
+from streams.asking import BusyError, Change, Erased, Ordered, UnavailableError, check_slots
 from streams.broker import Consumer, KafkaError, Place, Producer, partition_of, since
 from streams.codec import encode
 from streams.facts import FactsReader, message_of
@@ -149,7 +149,7 @@ class Gateway:
             raise UnavailableError("the policy was sent, and this worker has not read it yet")
         taken = next(one for one in self.revisions.history if one.number == record.number)
         if taken.version != record.version:
-            raise ConflictError(f"{taken.who} was faster, and revision {taken.number} is another policy")
+            raise StaleError(f"{taken.who} was faster, and revision {taken.number} is another policy")
         return taken
 
     async def find(self, user: str, request_id: str) -> Decision | None:

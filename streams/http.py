@@ -18,16 +18,31 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Quarantine, Request, check_ids
 from engine.explanation import RULES, explanation
-from streams.asking import BusyError, ConflictError, Engine, UnavailableError
+from engine.policy import Policy
+from engine.revisions import Revision, StaleError
+from streams.asking import BusyError, Change, ConflictError, Engine, UnavailableError
 from streams.codec import encode
 from streams.metrics import CONTENT_TYPE, Metrics
-from streams.openapi import Accepted, Feed, FeedRequest, Forgotten, Health, Refused, Reported, Slot, document
+from streams.openapi import (
+    Accepted,
+    Feed,
+    FeedRequest,
+    Forgotten,
+    Health,
+    History,
+    InForce,
+    PolicyChange,
+    Refused,
+    Reported,
+    Slot,
+    document,
+)
 from streams.seldom import Seldom
 from streams.settings import Settings
 
@@ -36,6 +51,7 @@ log.addFilter(Seldom())
 logging.getLogger("aiohttp.server").addFilter(Seldom())  # it names those who do not even speak HTTP
 
 ADDRESSES_MAX = 10_000  # whose rates are remembered
+HISTORY_MAX = 1000  # revisions in one answer
 EXPLAINING_MAX = 2  # at a time: some take a fifth of a second of a processor
 PUBLIC = {"/health/live", "/health/ready"}  # without a key: whatever keeps the process alive asks them
 BEARER = "Bearer "
@@ -46,6 +62,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _feed_requests = msgspec.json.Decoder(FeedRequest)
 _reported = msgspec.json.Decoder(Reported)
 _quarantines = msgspec.json.Decoder(Quarantine)
+_changes = msgspec.json.Decoder(PolicyChange)
 _items = msgspec.json.Decoder(ItemUpdate | list[ItemUpdate])
 
 
@@ -71,6 +88,9 @@ def application(engine: Engine, settings: Settings) -> web.Application:
             web.post("/v1/items", face.put),
             web.delete("/v1/users/{user:[^/]+}", face.erase),
             web.post("/v1/quarantines", face.quarantine),
+            web.get("/v1/policy", face.policy),
+            web.post("/v1/policy", face.apply),
+            web.get("/v1/policy/history", face.history),
             web.get("/health/live", face.live),
             web.get("/health/ready", face.ready),
             web.get("/metrics", face.metrics),
@@ -186,6 +206,35 @@ class _Face:
         what = _read(_quarantines, await request.read())
         return _json(await _answer(self._engine.quarantine(what)))
 
+    async def policy(self, request: web.Request) -> web.Response:
+        """GET /v1/policy."""
+        number = request.query.get("revision")
+        found = [one for one in self._revisions() if number in (None, str(one.number))]
+        if not found:
+            raise Refusal(404, f"there is no revision {number} of the policy")
+        return _json(_in_force(found[-1], whole=True))
+
+    async def apply(self, request: web.Request) -> web.Response:
+        """POST /v1/policy."""
+        asked = _read(_changes, await request.read())
+        try:
+            policy = msgspec.json.decode(asked.policy, type=Policy)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refusal(422, f"the policy cannot be used: {error}") from error
+        change = Change(policy, asked.who, asked.why, asked.after)
+        return _json(_in_force(await _answer(self._engine.apply(change)), whole=True))
+
+    async def history(self, _: web.Request) -> web.Response:
+        """GET /v1/policy/history."""
+        return _json(History([_in_force(one, whole=False) for one in self._revisions()]))
+
+    def _revisions(self) -> list[Revision]:
+        """The latest. Raises Refusal as long as there is none."""
+        history = self._engine.revisions.history
+        if not history:
+            raise Refusal(503, f"there is no policy yet: {self._engine.trouble}", **{"Retry-After": "1"})
+        return history[-HISTORY_MAX:]
+
     async def live(self, _: web.Request) -> web.Response:
         """GET /health/live: the process answers."""
         return _json(Health("ok", None))
@@ -202,6 +251,11 @@ class _Face:
     async def openapi(self, _: web.Request) -> web.Response:
         """GET /openapi.json."""
         return _json(document(keyed=self._key is not None))
+
+
+def _in_force(revision: Revision, *, whole: bool) -> InForce:
+    about = (revision.number, revision.version, revision.who, revision.why, revision.source, revision.at_ms)
+    return InForce(*about, Raw(msgspec.json.encode(revision.policy)) if whole else None)
 
 
 def is_loopback(host: str) -> bool:
@@ -264,7 +318,7 @@ async def _answer(asked: Awaitable[T]) -> T:
     """What the engine says, or why it does not."""
     try:
         return await asked
-    except ConflictError as error:
+    except (ConflictError, StaleError) as error:
         raise Refusal(409, str(error)) from error
     except InputError as error:
         raise Refusal(422, str(error)) from error

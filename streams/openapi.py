@@ -4,7 +4,7 @@ from inspect import cleandoc
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from engine.events import (
     CONTEXT_MAX,
@@ -19,6 +19,7 @@ from engine.events import (
     Seen,
 )
 from engine.explanation import Explanation
+from engine.revisions import TEXT_LENGTH_MAX, Source
 from streams.asking import Ordered
 
 ID = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH_MAX}
@@ -30,6 +31,8 @@ CHECKED: dict[str, dict[str, Any]] = {
     "slot": {"minimum": 0, "maximum": SLOTS_MAX - 1},
     **{name: {"minimum": 0, "maximum": TS_MS_MAX} for name in ("ts_ms", "from_ms", "to_ms")},
     "schema": {"const": SCHEMA},
+    **{name: {"maxLength": TEXT_LENGTH_MAX} for name in ("who", "why")},
+    "after": {"minimum": 0},
     "candidates": {"propertyNames": ID, "additionalProperties": {"type": "array", "items": ID}},
     "context": {
         "maxProperties": CONTEXT_MAX,
@@ -92,6 +95,39 @@ class Forgotten(Struct, frozen=True):
     logs_lapse: str | None
 
 
+class PolicyChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A policy that is to be in force from now on: a document as `feedloom schemas policy` describes it.
+
+    `who` wants it, and `why`. `after` is the revision that it was made to follow; null follows whatever is there.
+    """
+
+    policy: Raw
+    who: str
+    why: str
+    after: int | None = None
+
+
+class InForce(Struct, frozen=True):
+    """A revision of the policy, and since when it is in force: the log's time in milliseconds since the epoch.
+
+    `policy` is the document itself, null in a history.
+    """
+
+    number: int
+    version: str
+    who: str
+    why: str
+    source: Source
+    at_ms: int
+    policy: Raw | None = None
+
+
+class History(Struct, frozen=True):
+    """The latest revisions of the policy, the oldest first."""
+
+    revisions: list[InForce]
+
+
 class Health(Struct, frozen=True):
     """How it is, and why it is not well."""
 
@@ -107,14 +143,14 @@ class Refused(Struct, frozen=True):
 
 Reported = Seen | Acted | Organic | list[Seen | Acted | Organic]
 
-BODIES = ("FeedRequest", "Seen", "Acted", "Organic", "ItemUpdate", "Quarantine")
+BODIES = ("FeedRequest", "Seen", "Acted", "Organic", "ItemUpdate", "Quarantine", "PolicyChange")
 
 WHY = {
     400: "The body cannot be read",
     401: "Without the API key",
     403: "Asked by another name than this machine's, and without an API key",
     404: "There is none",
-    409: "The request id belongs to another decision",
+    409: "The request id belongs to another decision, or somebody else was faster",
     413: "Too much",
     415: "Not JSON",
     422: "The policy refuses it",
@@ -135,12 +171,17 @@ def document(*, keyed: bool) -> dict[str, Any]:
         Explanation,
         Forgotten,
         Ordered,
+        PolicyChange,
+        InForce,
+        History,
         Health,
         Refused,
     )
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     for schema in components.values():
         schema["description"] = cleandoc(schema.get("description", ""))
+    components["PolicyChange"]["properties"]["policy"] = {"type": "object"}
+    components["InForce"]["properties"]["policy"] = {"type": ["object", "null"], "default": None}
     components["Quarantine"]["required"].remove("kind")  # where there is one type, its name may be left out
     for name in BODIES:
         for field, schema in components[name]["properties"].items():
@@ -206,6 +247,23 @@ def document(*, keyed: bool) -> dict[str, Any]:
                 body=_ref("Quarantine"),
             )
         },
+        "/v1/policy": {
+            "get": _operation(
+                "policy",
+                "The policy in force, or another revision of it.",
+                "InForce",
+                [404, 429, 503],
+                parameters=[{"name": "revision", "in": "query", "schema": {"type": "integer", "minimum": 1}}],
+            ),
+            "post": _operation(
+                "apply",
+                "Put another policy into force; what it is refused for changes nothing.",
+                "InForce",
+                [400, 409, 413, 415, 422, 429, 503],
+                body=_ref("PolicyChange"),
+            ),
+        },
+        "/v1/policy/history": {"get": _operation("history", "Who changed it, and why.", "History", [429, 503])},
         "/health/live": {"get": _operation("live", "Whether the process answers.", "Health", [429])},
         "/health/ready": {"get": _operation("ready", "Whether the engine answers.", "Health", [429, 503])},
         "/metrics": {"get": _operation("metrics", "For Prometheus.", None, [429])},

@@ -1,8 +1,10 @@
-"""An operator's orders to an engine, wherever it is: erase a user, leave the reactions of a time out.
+"""An operator's orders to an engine, wherever it is: erase a user, leave reactions out, change the policy.
 
-They stand in `feedback` like everything that changes state, so every fold of it obeys them.
+What changes state stands in `feedback`, so every fold of it obeys; a policy stands in its own topic.
 """
 
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -14,12 +16,14 @@ import msgspec
 
 from engine.errors import InputError
 from engine.events import Erase, Quarantine
-from streams.asking import Erased, Ordered
+from engine.policy import Policy
+from engine.revisions import Revision, Revisions, StaleError, refuse_kept
+from streams.asking import Change, Erased, Ordered
 from streams.codec import encode
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import LocalTopics
 from streams.settings import Settings
-from streams.tools import DELIVERY_SECONDS_MAX, producing
+from streams.tools import DELIVERY_SECONDS_MAX, producing, records
 from streams.topics import partition_count, retention_ms
 
 ANSWER_SECONDS_MAX = 60
@@ -43,6 +47,38 @@ class KafkaTarget:
         """Returns when the order is acknowledged."""
         placed = self._ordered(what, what.user)
         return Ordered(len(placed), max(at_ms for _, at_ms in placed))
+
+    def revisions(self) -> list[Revision]:
+        """All revisions of the policy, the oldest first."""
+        found = Revisions(Policy())
+        for record in records(self._settings, "policy", "earliest"):
+            with suppress(InputError):  # it was refused when it came
+                found.take(record.value or b"", record.timestamp)
+        return found.history
+
+    def apply(self, change: Change) -> Revision:
+        """Returns when it is in the topic as the revision in force; workers take it when they read it."""
+        known = self.revisions()
+        record = change.record(known[-1].number if known else 0)
+        if known:
+            refuse_kept(known[-1].policy, change.policy)
+        with producing(self._settings) as producer:
+            value = msgspec.json.encode(record)
+            producer.send(self._settings.topic("policy"), value, record.key.encode()).get(DELIVERY_SECONDS_MAX)
+        taken = next(one for one in self.revisions() if one.number == record.number)
+        if taken.version != record.version:
+            raise StaleError(f"{taken.who} was faster, and revision {taken.number} is another policy")
+        return taken
+
+    def followers(self, revision: Revision, seconds: float) -> tuple[int, int]:
+        """How many partitions say within this time that they are folded by it, and how many there are."""
+        count, end, said = partition_count(self._settings, "feedback"), time.monotonic() + seconds, set[int]()
+        while len(said) < count and time.monotonic() < end:
+            for record in records(self._settings, "metrics", revision.at_ms):
+                told = msgspec.json.decode(record.value) if record.key == b"policy" else {}
+                if told.get("revision", 0) >= revision.number:
+                    said.add(told["partition"])
+        return len(said), count
 
     def _ordered(self, order: Erase | Quarantine, user: str | None) -> list[tuple[int, int]]:
         """(partition, log time) of where it stands: in the user's partition, or in all."""
@@ -73,6 +109,22 @@ class ServerTarget:
         """Returns when the order is taken; the server obeys while it goes on."""
         answer = self._call("POST", "/v1/quarantines", encode(what))
         return Ordered(answer["partitions"], answer["at_ms"])
+
+    def revisions(self) -> list[Revision]:
+        """The latest revisions of the policy, the oldest first."""
+        answer = self._call("GET", "/v1/policy/history")
+        return [
+            self._revision(self._call("GET", f"/v1/policy?revision={one['number']}")) for one in answer["revisions"]
+        ]
+
+    def apply(self, change: Change) -> Revision:
+        """Returns when it is in force."""
+        document = msgspec.Raw(msgspec.json.encode(change.policy))
+        body = {"policy": document, "who": change.who, "why": change.why, "after": change.after}
+        return self._revision(self._call("POST", "/v1/policy", msgspec.json.encode(body)))
+
+    def _revision(self, answer: Any) -> Revision:
+        return msgspec.convert(answer, Revision)
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
         if not self._address.startswith(("http://", "https://")):
@@ -129,6 +181,20 @@ class FolderTarget:
         finally:
             self._close()
         return ordered
+
+    def revisions(self) -> list[Revision]:
+        """All revisions of the policy, the oldest first."""
+        self._partitions.shared.read()
+        self._topics.close()
+        return self._partitions.shared.revisions.history
+
+    def apply(self, change: Change) -> Revision:
+        """Returns when it is in force for whoever serves next."""
+        self._partitions.recover()
+        try:
+            return self._partitions.apply(change.record(self._partitions.shared.revisions.number))
+        finally:
+            self._close()
 
     def _close(self) -> None:
         self._partitions.keep()

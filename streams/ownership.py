@@ -58,7 +58,7 @@ class Held:
         self.remaking: asyncio.Task[None] | None = None  # a state that is to take the place of this one
         # Since the latest reaction, the latest tick, and since it was told by which policy it is folded.
         self.quiet_since = self.ticked = time.monotonic()
-        self.switched = 0.0
+        self.switched, self.told_policy = 0.0, 0
 
 
 class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints

@@ -269,6 +269,9 @@ class Partitions:
         `feedback` from where on a partition is folded by the policy in force.
         """
         for number, held in list(self._owned.items()):
+            if held.partition.position.policy != held.told_policy:
+                held.told_policy = held.partition.position.policy
+                await tell_metric(self._producer, "policy", partition=number, revision=held.told_policy)
             if held.partition.outdated and now >= held.switched + TICK_SECONDS:
                 held.switched = now
                 switch = Switch(number=self._facts.revisions.number)

@@ -120,9 +120,7 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
             state = states.get(entry.key, UserState())
             version = versions[decision.population_version]
             assert decision.cohort == cohort_of(policy, {}, first=not any(state.served.values()))
-            believed = {
-                (pool, "like"): delays[0] for pool, delays in zip(policy.pools, version.delays, strict=True)
-            }
+            believed = Facts(policy, version).delays
             own = evidence_at(state, entry.at_ms, policy.memory, believed)
             table = [
                 [[astuple(own.get((pool, "like"), Tally()))[which]] for pool in policy.pools] for which in (0, 1)
@@ -132,7 +130,7 @@ def test_a_decision_sees_the_version_of_its_position_whatever_came_after_the_bou
                 tally = own.get((part.pool, "like"), Tally())
                 assert part.alpha == [prior.alpha[place, 0] + tally.successes]
                 assert part.beta == [prior.beta[place, 0] + max(tally.exposure - tally.successes, 0.0)]
-                assert part.delays == version.delays[place]
+                assert part.delays == [believed[part.pool, "like"]]
             boundaries = [at for at in range(1, entry.offset + 1) if at < every or at % every == 0]
             assert decision.population_version == len(boundaries)
         folded = fold(states.get(entry.key, UserState()), entry.value, entry.at_ms, policy.memory)
@@ -205,7 +203,8 @@ def test_a_new_user_starts_from_the_population_and_leaves_it_by_acting() -> None
     runner.react(seen, 1001)
     after = Request(request_id="new2", user="nobody", slots=3)
     part = runner.serve(after, runner.gather(after, 1002), 1002).pools[place]
-    arrived = runner.facts.population.delays[place][0].arrived(2)
+    pool = decision.pools[place].pool
+    arrived = runner.facts.delays[pool, "like"].arrived(2)
     own = np.zeros((2, len(decision.pools), 1))
     own[1, place, 0] = arrived
     prior, _ = prior_for(UserState(), runner.facts, "", own)

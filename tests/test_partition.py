@@ -15,6 +15,7 @@ from engine.evidence import evidence_at
 from engine.facts import Facts
 from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
 from engine.population import Sums, fit
+from engine.revisions import Revisions
 from engine.state import UserWeights
 from streams.codec import decode, encode
 from streams.messages import REQUEST_OFFSET, Message, Record
@@ -38,7 +39,7 @@ Step = tuple[str, Record]
 
 def partition(folder: Path) -> tuple[Partition, PartitionStore]:
     store = PartitionStore(folder)
-    return Partition(0, POLICY, store, partitions=1), store
+    return Partition(0, Revisions(POLICY), store, partitions=1), store
 
 
 def request(user: str, number: int, continues: int | None = None) -> bytes:
@@ -190,7 +191,7 @@ def test_what_checkpoints_copied_is_what_stands_in_the_store(steps, data, tmp_pa
     folder = tmp_path_factory.mktemp("copied") / "store"
     copy: dict[bytes, bytes | None] = {}
     store = PartitionStore(folder, copied=True)
-    one = Partition(0, POLICY, store, partitions=1)
+    one = Partition(0, Revisions(POLICY), store, partitions=1)
     taken = None
     for step in steps:
         turned(one, step)
@@ -209,7 +210,7 @@ def test_what_checkpoints_copied_is_what_stands_in_the_store(steps, data, tmp_pa
         elif what == "opened anew":
             store.close()
             store = PartitionStore(folder, copied=True)
-            one, taken = Partition(0, POLICY, store, partitions=1), None
+            one, taken = Partition(0, Revisions(POLICY), store, partitions=1), None
     if taken is not None:
         store.notes.taken_back()
     one.commit()
@@ -239,7 +240,7 @@ def test_a_longer_time_between_versions_goes_on_where_the_shorter_ended(tmp_path
     store.close()
     slower = msgspec.structs.replace(POLICY, population=PopulationPolicy(every_ms=500))
     store = PartitionStore(tmp_path / "store")
-    two = Partition(0, slower, store, partitions=1)
+    two = Partition(0, Revisions(slower), store, partitions=1)
     versions = [
         msgspec.json.decode(message.value or b"")["version"]
         for offset, at_ms in enumerate((1_300, 1_499, 1_500, 2_100), 1)
@@ -285,7 +286,7 @@ def test_state_of_another_version_is_refused(key: bytes, tmp_path: Path) -> None
     store.close()
     other = PartitionStore(tmp_path / "store")
     with pytest.raises(InputError, match="another version of Feedloom: remove the folder"):
-        Partition(0, POLICY, other, partitions=1)
+        Partition(0, Revisions(POLICY), other, partitions=1)
     other.close()
 
 
@@ -295,7 +296,7 @@ def test_state_of_another_number_of_partitions_is_refused(tmp_path: Path) -> Non
     store.close()
     store = PartitionStore(tmp_path / "store")
     with pytest.raises(InputError, match="made with 1 partitions and the topics have 4"):
-        Partition(0, POLICY, store, partitions=4)
+        Partition(0, Revisions(POLICY), store, partitions=4)
     store.close()
 
 

@@ -33,7 +33,7 @@ Z = 5.4  # standard deviations of a normal variate, left in 7 of 100 million cas
 def facts_at_once(policy: Policy, sums: Sums | None = None, **changes: object) -> Facts:
     """What the sums say; every action comes at once, so that views count whole."""
     population = fit(sums or Sums(), policy)
-    delays = [[AT_ONCE] * len(policy.rewards)] * len(policy.pools)
+    delays = {(pool, action): AT_ONCE for pool in policy.pools for action in policy.actions}
     return Facts(policy, replace(population, delays=delays, **changes))
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple, replace
 
-from engine.errors import InputError
+from blending.delay import prior_delay
+from engine.facts import Facts
 from engine.item_tallies import HALF_LIVES_MS
 from engine.learning import bytes_of
 from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
@@ -95,7 +96,7 @@ lessons = st.lists(st.tuples(st.integers(0, 3), views | priors | shadows | react
 
 
 def picture(population: Population) -> PopulationRecord:
-    return population_record(population, POLICY)
+    return population_record(population)
 
 
 def summed(taught: list, partitions: int) -> list[Sums]:
@@ -188,15 +189,18 @@ def test_a_short_past_is_the_latest_reactions_and_for_a_like_the_latest_likes(ac
 def test_a_population_survives_the_way_through_a_topic(taught) -> None:
     population = fit(summed(taught, 1)[0], POLICY)
     data = msgspec.json.encode(picture(population))
-    again = population_of(msgspec.json.decode(data, type=PopulationRecord), POLICY)
+    again = population_of(msgspec.json.decode(data, type=PopulationRecord))
     assert picture(again) == picture(population)
     assert again.number("i0") == population.number("i0")
 
 
-def test_a_population_of_another_policy_is_refused() -> None:
-    other = replace(POLICY, pools={"elsewhere": PoolPolicy("external")})
-    with pytest.raises(InputError, match="version 0 was fitted for pools popular, similar, personal, fresh"):
-        population_of(picture(fit(Sums(), POLICY)), other)
+def test_a_population_of_another_policy_says_nothing_of_pools_that_are_new() -> None:
+    other = replace(POLICY, pools={"elsewhere": PoolPolicy("external"), "popular": PoolPolicy("popular")})
+    taught = [(0, ViewLesson(("popular", "like"), 0, 1.0, 0.0, NOW_MS, 9_000)) for _ in range(9)]
+    population = population_of(picture(fit(summed(taught, 1)[0], POLICY)))
+    delays = Facts(other, population).delays
+    assert delays["elsewhere", "like"] == prior_delay(other.memory.window_ms)
+    assert delays["popular", "like"] == population.delays["popular", "like"] != delays["elsewhere", "like"]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ def test_a_population_of_another_policy_is_refused() -> None:
         ("statistics", {"reactions": [1.0], "followed": [0.0], "fading": [[0.0]] * 3}),
         ("weights", {"layout": "", "likes": 0.0, "mean": [0.0, 0.0], "precision": [1.0]}),
         ("schema", 9),
-        ("delays", []),
+        ("delays", [[["a", "like"]]]),
         ("fresh", [-1]),
     ],
 )

@@ -1,0 +1,170 @@
+"""`feedloom policy`: look at a policy, put it into force, see who changed it, and take it back."""
+
+import getpass
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from engine.errors import InputError
+from engine.policy import Policy
+from engine.revisions import Revision, differences
+from feedloom.kafka_commands import json_option, show_document
+from feedloom.policy_reference import document_schema
+from feedloom.undo_commands import confirmed, date_of, of_a_target, target_of
+from streams.asking import Change
+from streams.orders import KafkaTarget
+from streams.policy_file import RefusedError, read_policy
+
+FILE = click.Path(path_type=Path)
+FOLLOW_SECONDS = 15.0  # that workers have to say they took it
+
+
+@click.group()
+def policy() -> None:
+    """What a feed should be, as data: TOML in, one revision after the other, all of them kept."""
+
+
+@policy.command("validate")
+@click.argument("file", type=FILE)
+@json_option
+def validate_command(file: Path, *, as_json: bool) -> None:
+    """Check FILE whole. Exit 1 if it is refused, 2 if it cannot be read."""
+    try:
+        read = read_policy(file)
+    except RefusedError as error:
+        if as_json:
+            show_document({"valid": False, "reason": str(error)})
+        click.echo(f"refused: {error}", err=True)
+        raise SystemExit(1) from error
+    if as_json:
+        show_document({"valid": True, "version": read.version})
+        return
+    click.echo(f"{file} is a policy: version {read.version}, pools {', '.join(read.pools)}")
+
+
+@policy.command("schema")
+def schema_command() -> None:
+    """Print the JSON Schema of a policy file, for editors."""
+    show_document(document_schema())
+
+
+@policy.command("diff")
+@click.argument("file", type=FILE)
+@click.option("--with", "other", type=FILE, metavar="FILE", help="Another file, instead of what is in force.")
+@of_a_target
+def diff_command(file: Path, other: Path | None, **options: Any) -> None:
+    """Show what FILE changes of the policy in force, or of another file."""
+    before = read_policy(other) if other else in_force(options).policy
+    found = differences(before, read_policy(file))
+    if options["as_json"]:
+        show_document({"changes": [{"key": key, "from": old, "to": new} for key, old, new in found]})
+        return
+    print_differences(found)
+
+
+@policy.command("apply")
+@click.argument("file", type=FILE)
+@click.option("--why", required=True, help="For those who look at the history.")
+@click.option("--who", help="Who wants it; default: your user name and this machine's.")
+@click.option("--after", type=click.IntRange(0), help="Only if this revision is in force, as `diff` showed it.")
+@of_a_target
+def apply_command(file: Path, why: str, who: str | None, after: int | None, **options: Any) -> None:
+    """Put FILE into force: every worker takes it between two of its turns."""
+    wanted, now = read_policy(file), in_force(options, missing=True)
+    found = differences(now.policy if now else Policy(), wanted)
+    if now and not found:
+        raise InputError(f"{file} is what is in force already, as revision {now.number}")
+    if not options["as_json"]:
+        print_differences(found)
+    confirmed("put this into force", yes=options["yes"])
+    change(options, wanted, who, why, after if after is not None or now is None else now.number)
+
+
+@policy.command("history")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="So many, the latest.")
+@of_a_target
+def history_command(limit: int, **options: Any) -> None:
+    """Show who changed the policy, when and why, and what."""
+    revisions = target_of(options).revisions()[-limit - 1 :]
+    before = [None, *revisions[:-1]]
+    rows = list(zip(before, revisions, strict=True))[-limit:]
+    if options["as_json"]:
+        show_document({"revisions": [about(one, old) for old, one in rows]})
+        return
+    for old, one in rows:
+        click.echo(
+            f"revision {one.number}  {date_of(one.at_ms)}  {one.version}  {one.who} ({one.source}): {one.why}"
+        )
+        if old is not None:
+            print_differences(differences(old.policy, one.policy), indent="    ")
+
+
+@policy.command("rollback")
+@click.option("--to", "number", type=click.IntRange(1), help="A revision; default: the one before.")
+@click.option("--why", default="rollback", show_default=True, help="For those who look at the history.")
+@click.option("--who", help="Who wants it; default: your user name and this machine's.")
+@of_a_target
+def rollback_command(number: int | None, why: str, who: str | None, **options: Any) -> None:
+    """Put an earlier revision into force again, as a new one."""
+    revisions = target_of(options).revisions()
+    if len(revisions) < 2:
+        raise InputError("there is no earlier revision of the policy to go back to")
+    number = revisions[-2].number if number is None else number
+    wanted = next((one for one in revisions if one.number == number), None)
+    if wanted is None:
+        raise InputError(f"there is no revision {number}: `feedloom policy history` lists them")
+    found = differences(revisions[-1].policy, wanted.policy)
+    if not found:
+        raise InputError(f"revision {number} says what is in force already")
+    if not options["as_json"]:
+        print_differences(found)
+    confirmed(f"go back to revision {number}", yes=options["yes"])
+    change(options, wanted.policy, who, f"{why} (to revision {number})", revisions[-1].number)
+
+
+def change(options: dict[str, Any], wanted: Policy, who: str | None, why: str, after: int | None) -> None:
+    """Put a policy into force, and say how far it has come."""
+    who = who or f"{getpass.getuser()}@{socket.gethostname()}"
+    target = target_of(options)
+    revision = target.apply(Change(wanted, who, why, after))
+    followers = target.followers(revision, FOLLOW_SECONDS) if isinstance(target, KafkaTarget) else None
+    if options["as_json"]:
+        show_document(about(revision) | ({"partitions": followers} if followers else {}))
+    else:
+        click.echo(f"revision {revision.number}, version {revision.version}, is in force")
+        if followers:
+            click.echo(f"{followers[0]} of {followers[1]} partitions are turned by it")
+    if followers and followers[0] < followers[1]:
+        click.echo("the others have not said so yet: is a worker running?", err=True)
+
+
+def in_force(options: dict[str, Any], *, missing: bool = False) -> Any:
+    """The newest revision of a target; None if there is none and that may be `missing`."""
+    revisions = target_of(options).revisions()
+    if not revisions and not missing:
+        raise InputError("there is no policy in force yet: begin a worker, or `feedloom policy apply`")
+    return revisions[-1] if revisions else None
+
+
+def about(revision: Revision, before: Revision | None = None) -> dict[str, Any]:
+    """A revision as a document, with what it changed of the one before."""
+    shown = {name: getattr(revision, name) for name in ("number", "version", "who", "why", "source", "at_ms")}
+    if before is None:
+        return shown
+    found = differences(before.policy, revision.policy)
+    return shown | {"changes": [{"key": key, "from": old, "to": new} for key, old, new in found]}
+
+
+def print_differences(found: list[tuple[str, object, object]], indent: str = "") -> None:
+    """A line for each key."""
+    if not found:
+        click.echo(f"{indent}nothing differs")
+    for key, old, new in found:
+        click.echo(f"{indent}{key}: {_shown(old)} → {_shown(new)}")
+
+
+def _shown(value: object) -> str:
+    return "(none)" if value is None else msgspec.json.encode(value).decode()
