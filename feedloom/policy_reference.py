@@ -52,7 +52,8 @@ def _add(found: dict[str, type[Struct]], place: str, kind: Any) -> None:
 def document_schema() -> dict[str, Any]:
     """The JSON Schema of a policy file: shapes, defaults, descriptions; reading checks what goes together."""
     (_,), definitions = msgspec.json.schema_components([Policy])
-    for kind in {Policy, *tables().values()}:
+    kinds: list[type[Struct]] = [Policy, *tables().values()]
+    for kind in kinds:
         definition, comments = definitions[kind.__name__], comments_of(kind)
         definition["description"] = inspect.cleandoc(kind.__doc__ or "")
         for field, schema in definition["properties"].items():

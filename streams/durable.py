@@ -167,8 +167,17 @@ class DurableEngine:
 
     async def apply(self, change: Change) -> Revision:
         """Put a policy into force, from the next turn on. Raises InputError where it is refused; and as `ask`."""
-        await asyncio.to_thread(warm_up, change.policy)  # so that nobody waits for what it has not used before
-        return await self._answered(self._changes, change)
+        try:
+            await asyncio.to_thread(warm_up, change.policy)  # so that nobody waits for what it has not used before
+            return await self._answered(self._changes, change)
+        except InputError as error:
+            self._refuse_policy(change.why, error)
+            raise
+
+    def _refuse_policy(self, why: str, error: InputError) -> None:
+        kept = self.revisions.number
+        with suppress(*FAILURES):
+            self.partitions.alert("policy-refused", f"{why}: refused, revision {kept} stays in force: {error}")
 
     @property
     def revisions(self) -> Revisions:
@@ -351,14 +360,15 @@ class DurableEngine:
 
     async def _follow(self, path: Path) -> None:
         """Put each policy into force that its file comes to hold; what cannot be is said, and the old one stays."""
+        why = f"{path.name} has changed"
         async for found in changes(path):
             try:
                 if isinstance(found, InputError):
-                    raise found
-                await self.apply(Change(found, "feedloom serve", f"{path.name} has changed", source="file"))
+                    self._refuse_policy(why, found)
+                else:
+                    await self.apply(Change(found, "feedloom serve", why, source="file"))
             except (InputError, UnavailableError, BusyError) as error:
-                with suppress(*FAILURES):
-                    self.partitions.alert("policy-refused", f"the policy file is not put into force: {error}")
+                log.error("the policy file is not put into force until it changes again: %s", error)
 
     async def _end_work(self) -> None:
         """Let what is made beside the turns end soon, and drop it."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from engine.decision import Decision
+from engine.errors import InputError
 from engine.events import Erase, ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.pools import check_request
 from engine.revisions import Revision, Revisions, StaleError
@@ -23,6 +24,7 @@ from streams.facts import FactsReader, message_of
 from streams.messages import Message
 from streams.orders import RAW
 from streams.settings import Settings
+from streams.telling import alert
 from streams.topics import retention_ms
 
 log = logging.getLogger(__name__)
@@ -139,8 +141,13 @@ class Gateway:
 
     async def apply(self, change: Change) -> Revision:
         """Send it, and wait until this worker has read it; the others do a moment sooner or later."""
-        record = change.record(self.revisions.number)
-        self.revisions.check(record)
+        try:
+            record = change.record(self.revisions.number)
+            self.revisions.check(record)
+        except InputError as error:
+            said = f"{change.why}: refused, revision {self.revisions.number} stays in force: {error}"
+            await alert(self._producer, "policy-refused", said)
+            raise
         await self._sent([message_of(record)])
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
