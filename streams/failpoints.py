@@ -14,6 +14,8 @@ FailPoint = Literal[
     "after-checkpoint",
     "inside-restore",
     "before-receipts",
+    "before-population",
+    "after-population",
 ]
 
 _name, _, _passes = os.environ.get("FEEDLOOM_FAILPOINT", "").partition(":")

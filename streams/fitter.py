@@ -12,6 +12,7 @@ from engine.population_record import record_of, shortlisted
 from engine.sums_record import SumsRecord, merged
 from streams.broker import KafkaError, Producer, whole_topic
 from streams.facts import FactsReader
+from streams.failpoints import passing
 from streams.messages import Message
 from streams.settings import Settings
 from streams.sizes import fitting
@@ -115,7 +116,9 @@ class Fitter:
             return
         records, version = due
         value = await asyncio.to_thread(fitted, records, self._facts.revisions.before(version), version)
+        passing("before-population")
         await (await self._producer.send(Message("population", str(version).encode(), value)))
+        passing("after-population")
         self._fits.done(records, version)
         for old in sorted(self._facts.versions - {version})[: 1 - VERSIONS_KEPT]:
             await self._producer.send(Message("population", str(old).encode(), None))

@@ -41,10 +41,11 @@ class Needs(Struct, frozen=True):
 
 
 WORKER = Needs(
-    reads=("requests", "feedback", "feeds", "items", "population", "erased", "sums", "checkpoints"),
+    reads=("requests", "feedback", "feeds", "items", "policy", "population", "erased", "sums", "checkpoints"),
     writes=(
         "feeds",
         "feedback",
+        "policy",
         "population",
         "erased",
         "sums",

@@ -38,7 +38,8 @@ from streams.topics import create
 
 Figures = dict[str, float]
 Cell = Callable[..., Figures]
-OTHERS = ("inside-restore", "before-receipts")  # which want a lost disk, and letters that are sent back
+# Which want a lost disk, letters that are sent back, and a time between versions.
+OTHERS = ("inside-restore", "before-receipts", "before-population", "after-population")
 FAILPOINTS = tuple(name for name in get_args(FailPoint) if name not in OTHERS)  # all that a worker comes by
 OFTEN = {"FEEDLOOM_CHECKPOINT_EVERY_MS": "200"}
 SELDOM = {"FEEDLOOM_CHECKPOINT_EVERY_MS": "600000"}
