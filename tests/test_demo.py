@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from engine.decision import Decision, difference
+from feedloom.movielens import movielens
 from streams.recording import read_topic
 
 pytestmark = pytest.mark.xdist_group("demo")
@@ -32,16 +33,19 @@ floor = 0.1
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The demo without its further run, recorded, and plain lists, two of them exchanged; both at once."""
+    """The demo without its further run, recorded, and plain lists, two of them exchanged, on its first 40,000 rows."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "swapped.toml").write_text(SWAPPED)
+    log, _ = movielens(lambda _: None)
+    (folder / "log.csv").write_text("".join(log.read_text().splitlines(keepends=True)[:40_001]))
+    swapped = ["--policy", str(folder / "swapped.toml"), "--batch", "7", "--positive", "value>=4"]
     calls = {
-        "plain": ["--record", str(folder / "recording"), "--out", str(folder / "out")],
-        "swapped": ["--policy", str(folder / "swapped.toml"), "--batch", "7"],
+        "plain": ["demo", "--record", str(folder / "recording"), "--out", str(folder / "out")],
+        "swapped": ["backtest", str(folder / "log.csv"), *swapped],
     }
     running = {
         name: subprocess.Popen(
-            [sys.executable, "-m", "feedloom", "demo", "--json", "--shuffle-within", "off", *options],
+            [sys.executable, "-m", "feedloom", *options, "--json", "--shuffle-within", "off"],
             stdout=subprocess.PIPE,
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(Path.cwd())},
@@ -103,10 +107,10 @@ def test_a_posterior_per_user_loses_nothing_to_one_for_everybody_and_much_less_t
 
 
 def test_what_a_pool_holds_decides_and_not_its_name(demos: dict[str, dict[str, Any]]) -> None:
-    plain, swapped = demos["plain"], demos["swapped"]
-    assert hit(swapped, "feedloom") >= 0.97 * hit(swapped, "fresh") > 0.18
+    swapped = demos["swapped"]
+    assert hit(swapped, "feedloom") >= 0.97 * hit(swapped, "fresh") > 0.1
     assert swapped["pool_share"]["similar"] < 0.01
-    assert hit(swapped, "similar") == hit(plain, "fresh")
+    assert hit(swapped, "similar") < 0.1 * hit(swapped, "fresh")
 
 
 def test_a_sample_of_the_demos_decisions_is_rebuilt_from_the_records_alone(
@@ -115,7 +119,7 @@ def test_a_sample_of_the_demos_decisions_is_rebuilt_from_the_records_alone(
     lines = read_topic(demos["folder"]["path"] / "recording", "feeds")
     records = [line.value for line in lines if isinstance(line.value, Decision)]
     assert len(records) == 55_375
-    assert [difference(record) for record in records[::11]] == [None] * len(records[::11])
+    assert [difference(record) for record in records[::31]] == [None] * len(records[::31])
 
 
 def test_the_demo_leaves_a_page_and_a_picture(demos: dict[str, dict[str, Any]]) -> None:
