@@ -40,11 +40,13 @@ class Wanted(NamedTuple):
     nothing: bool = False
 
 
-def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, first: bool) -> Wanted:
+def wanted_of(
+    policy: Policy, slots: int, start: int, views: FloatArray, long_run: IntArray, *, first: bool
+) -> Wanted:
     """What the policy wants of a page of `slots` slots, after `start` of the same feed.
 
-    `views` (pools,) is the user's own examined exposure of each pool; `first` says that it is the user's first
-    page.
+    `views` (pools,) is the user's own examined exposure of each pool; `long_run` (pools,) what long-run shares ask
+    of this page; `first` says that it is the user's first page.
     """
     pools = list(policy.pools.values())
     if not (policy.guarantees if first else policy.guarantees_later):
@@ -61,7 +63,7 @@ def wanted_of(policy: Policy, slots: int, start: int, views: FloatArray, *, firs
     return Wanted(
         pinned,
         np.array([pool.required for pool in pools], np.int64),
-        np.array(floors, np.int64),
+        np.maximum(np.array(floors, np.int64), long_run),
         np.array([int(pool.cap * slots + LEAST) for pool in pools], np.int64),
     )
 

@@ -69,6 +69,7 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     floor_views: float = 0.0  # of the pool by the user, after which half its floor is left; 0: first page only
     required: int = 0  # slots of every page that it has at least, whatever is known
     cap: float = 1.0  # share that it has at most, where others can fill the page
+    share: float = 0.0  # of all views in the long run that it has at least: floors follow what is missing
     pinned: tuple[int, ...] = ()  # slots that are its own, counted from 0
     priority: int = 0  # where guarantees do not fit a page, those of the lowest give way first
 
@@ -78,6 +79,8 @@ class PoolPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f'kind is one of {", ".join(POOL_KINDS)}, or "module:Class", not {self.kind!r}')
         if not 0.0 <= self.floor <= self.cap <= 1.0:
             raise ValueError("floor and cap must be shares, with 0 <= floor <= cap <= 1")
+        if not 0.0 <= self.share <= self.cap:
+            raise ValueError("share must be from 0 to cap")
         for name in ("ratio", "floor_views"):
             if not 0.0 <= getattr(self, name) <= SCALE_MAX:
                 raise ValueError(f"{name} must be from 0 to {SCALE_MAX:.0e}")
@@ -310,9 +313,10 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
 
     def _check_guarantees(self) -> None:
         """Refuse guarantees that no page could keep."""
-        floors = sum(pool.floor for pool in self.pools.values())
-        if floors > 1.0 + 1e-9:
-            raise ValueError(f"the floors of all pools add up to {floors:g}, and a page has one share of 1")
+        for name in ("floor", "share"):
+            total = sum(getattr(pool, name) for pool in self.pools.values())
+            if total > 1.0 + 1e-9:
+                raise ValueError(f"the {name}s of all pools add up to {total:g}, and a page has one share of 1")
         pinned = [slot for pool in self.pools.values() for slot in pool.pinned]
         if len(set(pinned)) != len(pinned):
             raise ValueError("pinned must not give one slot twice")
@@ -335,13 +339,16 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     @cached_property
     def guarantees(self) -> bool:
         """Whether any pool is promised or denied a part of a page."""
-        return any(pool.floor or pool.required or pool.pinned or pool.cap < 1.0 for pool in self.pools.values())
+        return any(
+            pool.floor or pool.required or pool.pinned or pool.cap < 1.0 or pool.share
+            for pool in self.pools.values()
+        )
 
     @cached_property
     def guarantees_later(self) -> bool:
         """Whether that is so of other pages than a user's first."""
         return any(
-            (pool.floor and pool.floor_views) or pool.required or pool.pinned or pool.cap < 1.0
+            (pool.floor and pool.floor_views) or pool.required or pool.pinned or pool.cap < 1.0 or pool.share
             for pool in self.pools.values()
         )
 

@@ -15,6 +15,7 @@ from blending.returns import fitted_delta
 from blending.types import IntArray, ItemArray
 from engine.item_tallies import ItemStatistics, ItemTallies
 from engine.learning import PopulationWeights, WeightSums
+from engine.long_run import long_run_floors
 from engine.newcomers import Newcomers
 from engine.policy import Policy
 from engine.ranked_counts import RankedCounts
@@ -49,7 +50,8 @@ class Population(Struct, frozen=True):
     slots by (cohort, pool, action), as it counts at `at_ms` of the log, and `strengths` how many views' worth users
     are alike there: priors are made of both. `delta` is the returns model fitted from the log; `delays` are those
     that views of a (pool, action) are matured by. `shadow` is the evidence of all pools' own lists by (cohort,
-    pool, action), and `shadow_views` how many views of them it has counted, by pool.
+    pool, action), and `shadow_views` how many views of them it has counted, by pool. `floors` are the parts of a
+    page that pools with a long-run share are to have.
     """
 
     version: int
@@ -72,6 +74,7 @@ class Population(Struct, frozen=True):
     delays: Mapping[Cell, Delay]
     shadow: Mapping[CohortCell, Tally] = {}
     shadow_views: Mapping[str, int] = {}
+    floors: Mapping[str, float] = {}
 
     def number(self, item: str) -> int | None:
         """The number of an item, None if this version does not know it."""
@@ -213,6 +216,7 @@ def fit(sums: Sums, policy: Policy, previous: Population | None = None) -> Popul
         delays=_delays(sums),
         shadow=sums.shadow.now(),
         shadow_views=sums.shadow.views,
+        floors=long_run_floors(sums.ranks, policy),
     )
 
 

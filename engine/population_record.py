@@ -59,6 +59,7 @@ class PopulationRecord(Struct, frozen=True, tag_field="kind", tag="population", 
     shadow_views: dict[str, int]
     delta: float
     delays: list[tuple[Cell, Delay]]
+    floors: dict[str, float] = {}
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -101,6 +102,7 @@ def record_of(population: Population) -> PopulationRecord:
         shadow_views=dict(population.shadow_views),
         delta=population.delta,
         delays=sorted(population.delays.items()),
+        floors=dict(population.floors),
     )
 
 
@@ -137,6 +139,7 @@ def population_of(record: PopulationRecord) -> Population:
         shadow_views=record.shadow_views,
         delta=record.delta,
         delays=dict(record.delays),
+        floors=record.floors,
     )
 
 

@@ -18,6 +18,7 @@ from engine.errors import InputError
 from engine.events import SLOTS_MAX, Request
 from engine.evidence import NOTHING, evidence_at, session_at
 from engine.facts import Facts, cohort_of
+from engine.long_run import rounded_floors
 from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
 from engine.pools import Gathered
@@ -69,7 +70,8 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         cohort = cohort_of(policy, request.context, first=first)
         beliefs = _beliefs(state, cohort, own, session, facts)
     views = np.fmax.reduce(own[1], axis=1, initial=0.0)  # what is not a number counts as nothing
-    wanted = wanted_of(policy, request.slots, start, views, first=first)
+    long_run = rounded_floors(policy, facts.population.floors, request.slots, request.user, request.request_id)
+    wanted = wanted_of(policy, request.slots, start, views, long_run, first=first)
     conditions = start > 0 or not wanted.nothing
     page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id

@@ -33,7 +33,7 @@ floor = 0.1
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The demo without its further run, recorded, and plain lists, two of them exchanged, on its first 40,000 rows."""
+    """The demo without its further run, recorded, and plain lists, two exchanged, on its first 40,000 rows."""
     folder = tmp_path_factory.mktemp("demo")
     (folder / "swapped.toml").write_text(SWAPPED)
     log, _ = movielens(lambda _: None)

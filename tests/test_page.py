@@ -20,7 +20,8 @@ ORDERS = ("greedy", "spread", "rounded")
 
 
 def wanted(policy: Policy, slots: int, views: float = 0.0, start: int = 0, *, first: bool = False) -> Wanted:
-    return wanted_of(policy, slots, start, np.full(len(policy.pools), views), first=first)
+    none = np.zeros(len(policy.pools), np.int64)
+    return wanted_of(policy, slots, start, np.full(len(policy.pools), views), none, first=first)
 
 
 # Floors

@@ -196,7 +196,7 @@ def test_a_population_survives_the_way_through_a_topic(taught) -> None:
 
 def test_a_population_of_another_policy_says_nothing_of_pools_that_are_new() -> None:
     other = replace(POLICY, pools={"elsewhere": PoolPolicy("external"), "popular": PoolPolicy("popular")})
-    taught = [(0, ViewLesson(("popular", "like"), 0, 1.0, 0.0, NOW_MS, 9_000)) for _ in range(9)]
+    taught = [(0, ViewLesson(("popular", "like"), 0, 1.0, 1.0, NOW_MS, 9_000)) for _ in range(9)]
     population = population_of(picture(fit(summed(taught, 1)[0], POLICY)))
     delays = Facts(other, population).delays
     assert delays["elsewhere", "like"] == prior_delay(other.memory.window_ms)
