@@ -6,12 +6,17 @@ from typing import TypeVar
 import msgspec
 
 from engine.errors import InputError
+from engine.experiments import ExperimentPolicy
 from engine.policy import ActionPolicy, Policy, PoolPolicy
 from engine.pools import pools_of
 from streams.toml_file import read_toml
 
 T = TypeVar("T")
-NAMED_TABLES: dict[str, type[PoolPolicy] | type[ActionPolicy]] = {"pools": PoolPolicy, "actions": ActionPolicy}
+NAMED_TABLES: dict[str, type[PoolPolicy | ActionPolicy | ExperimentPolicy]] = {
+    "pools": PoolPolicy,
+    "actions": ActionPolicy,
+    "experiments": ExperimentPolicy,
+}
 
 
 def read_policy(path: Path) -> Policy:

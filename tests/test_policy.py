@@ -125,7 +125,7 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         for value in ("nan", "inf", "-inf", "0", "0.0", "-0.0", "-1.5", "0.00099", "1.1e9")
     ),
     *((f"[blend]\nseed = {value}", ["[blend]", "seed must be from 0 to below 2**63"]) for value in (-1, 2**63)),
-    *((f"[blend]\nepsilon = {value}", ["[blend]", "epsilon must be"]) for value in ("nan", "inf", "-0.1", "1")),
+    *((f"[blend]\nepsilon = {value}", ["[blend]", "epsilon must be"]) for value in ("nan", "inf", "-0.1", "1.1")),
     *(
         (f"[blend]\ndelta_one_chance = {value}", ["[blend]", "delta_one_chance must be"])
         for value in ("nan", "inf", "-0.1", "0.0", "1.0")
