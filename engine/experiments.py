@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import combinations, product
+from itertools import accumulate, combinations, product
 from math import prod
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -100,12 +100,9 @@ class ExperimentPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
     def drawn(self, name: str, user: str) -> str:
         """The arm of a user in this experiment, of this name."""
-        place, upper, arm = int(key_of(0, "arm", name, user)) / 2**64, 0.0, ""
-        for arm, share in self.shares.items():  # noqa: B007  the last one, where rounding leaves a rest
-            upper += share
-            if place < upper:
-                break
-        return arm
+        place, uppers = int(key_of(0, "arm", name, user)) / 2**64, accumulate(self.shares.values())
+        inside = (arm for arm, upper in zip(self.arms, uppers, strict=True) if place < upper)
+        return next(inside, list(self.arms)[-1])  # rounding may leave a rest
 
 
 def check_name(name: str) -> None:
