@@ -24,7 +24,7 @@ from streams.embedded import EmbeddedRunner
 SEED = 20240527
 FALSE_ALARM = 1e-7  # of each bound below
 ALPHA = 0.05
-SPLITS, USERS, LOOKS = 1000, 600, 12
+SPLITS, USERS, LOOKS = 1000, 400, 12
 HALVES = ExperimentPolicy({"a": ArmPolicy(), "b": ArmPolicy()})
 
 
@@ -107,7 +107,7 @@ def test_a_thousand_fair_splits_are_named_at_most_as_often_as_the_chance_says_an
     assert (chances < MISMATCH_CHANCE).sum() <= most(MISMATCH_CHANCE)
     assert binom.ppf(FALSE_ALARM, SPLITS, 0.1) <= (chances < 0.1).sum() <= most(0.12)  # counts are whole
     lost = splits() & (np.arange(USERS) % 2 == 0)  # of every second user of b
-    assert all(sample_ratio_chance(np.array([300, row.sum()]), shares) < MISMATCH_CHANCE for row in lost)
+    assert all(sample_ratio_chance(np.array([USERS // 2, row.sum()]), shares) < MISMATCH_CHANCE for row in lost)
 
 
 # What the figures are
