@@ -106,9 +106,10 @@ def _mixed(rules: Rules, page: Page, bandit: float) -> float:
     """How likely a feed is mixed at random, given earlier pages that a bandit would fill so with this chance."""
     before = page.limits[BEFORE]
     explore = rules.epsilon * _evenly(before) if before.sum() == page.start else 0.0
-    if explore + bandit == 0.0:
+    either = explore + (1.0 - rules.epsilon) * bandit
+    if either == 0.0:
         raise ValueError("no redraw would have filled the earlier pages so: they had rules or stock of their own")
-    return explore / (explore + (1.0 - rules.epsilon) * bandit)
+    return explore / either
 
 
 def _evenly(before: IntArray) -> float:

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from blending.blend import NO_LIMITS, Blend, Lists, Mode, Order, Page, Rules, blend, intended
 from blending.delay import Delay
@@ -98,7 +98,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded`
     are the rules that could not be kept. `slot_rules` has a letter per slot (`engine.page.slot_rules`),
     `slot_offers` the pools that offered its item, as bits: 1 is the first pool. `considered` is null without a
-    personal pool.
+    personal pool. `arms` are the user's of the policy's experiments, by experiment; left out where there are none.
     """
 
     request: Request
@@ -127,6 +127,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_rules: str
     slot_offers: list[int]
     considered: Considered | None
+    arms: dict[str, str] | UnsetType = UNSET
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

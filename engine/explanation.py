@@ -85,11 +85,13 @@ class PoolWhy(Struct, frozen=True):
 class Explanation(Struct, frozen=True):
     """One decision in words and numbers. `method` and `samples` say how the propensities were found.
 
-    `feed` is the request of its first page, and `start` how many slots earlier pages hold.
+    `feed` is the request of its first page, and `start` how many slots earlier pages hold. `arms` are the user's,
+    by experiment.
     """
 
     request_id: str
     user: str
+    arms: dict[str, str]
     feed: str
     start: int
     at_ms: int
@@ -113,6 +115,7 @@ def explanation(record: Decision) -> Explanation:
     return Explanation(
         record.request.request_id,
         record.request.user,
+        record.arms or {},
         record.feed,
         record.start,
         record.at_ms,

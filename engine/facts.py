@@ -5,16 +5,21 @@ from functools import cached_property
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from blending.delay import Delay, prior_delay
 from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
+from engine.experiments import Setting, setting_of
 from engine.features import Layout, layout_of
 from engine.item_table import NO_ITEMS, ItemTable, item_table
 from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
 from engine.population import Population
 from engine.state import Cell, CohortCell, Tally
+
+# Of facts, whatever arms users are in: none may set anything that they are made of.
+TABLES = ("items", "layout", "places", "delays", "newcomers", "shadow", "alike", "_restricted")
 
 
 def cohort_of(policy: Policy, context: Mapping[str, str], *, first: bool) -> str:
@@ -40,6 +45,21 @@ class Facts(Struct, frozen=True, dict=True):
     catalogue: Catalogue = EMPTY
     embeddings: Embeddings | None = None
     known: ItemTable = NO_ITEMS
+
+    def under(self, arms: Mapping[str, str]) -> "Facts":
+        """These facts for a user who is in these arms, by experiment: with the policy that they make."""
+        setting = setting_of(self.policy.experiments, arms)
+        if not setting:
+            return self
+        made = self._by_setting.get(setting)
+        if made is None:
+            made = self._by_setting[setting] = replace(self, policy=self.policy.by_setting[setting])
+            made.__dict__.update((name, getattr(self, name)) for name in TABLES)
+        return made
+
+    @cached_property
+    def _by_setting(self) -> "dict[Setting, Facts]":
+        return {}
 
     @cached_property
     def items(self) -> ItemTable:

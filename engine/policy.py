@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
+from engine.experiments import EXPERIMENTS_MAX, ExperimentPolicy, Setting, policies_by_setting
 
 POOL_KINDS = (
     "popular",
@@ -134,11 +135,11 @@ class BlendPolicy(Struct, frozen=True, forbid_unknown_fields=True):
         if not 0 <= self.seed < SEED_END:
             raise ValueError("seed must be from 0 to below 2**63")
         _at_least_one(self, "slots_max", "newcomer_slots")
-        for name in ("epsilon", "epsilon_known", "delta_one_chance"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be from 0 to below 1")
-        if self.delta_one_chance == 0:
-            raise ValueError("delta_one_chance must be above 0")
+        for name in ("epsilon", "epsilon_known"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1")
+        if not 0 < self.delta_one_chance < 1:
+            raise ValueError("delta_one_chance must be above 0 and below 1")
 
     def _check_levels(self) -> None:
         """Refuse cohorts without a key, and what else does not go together."""
@@ -276,9 +277,10 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     memory: MemoryPolicy = MemoryPolicy()
     weights: WeightsPolicy = WeightsPolicy()
     embeddings: EmbeddingsPolicy = EmbeddingsPolicy()
+    experiments: dict[str, ExperimentPolicy] = {}
 
     def __post_init__(self) -> None:
-        """Refuse what could not make a feed."""
+        """Refuse what could not make a feed, in any arm of an experiment."""
         for table, names, most in (("pools", self.pools, POOLS_MAX), ("actions", self.actions, ACTIONS_MAX)):
             if not 0 < len(names) <= most:
                 raise ValueError(f"{table} must hold 1 to {most} names, not {len(names)}")
@@ -298,6 +300,9 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 raise ValueError(f"actions.{name}: a name has 1 to {ACTION_LENGTH_MAX} characters")
         if not any(action.reward > 0 for action in self.actions.values()):
             raise ValueError("actions must hold at least one with a reward above 0, or nothing can be learned")
+        if len(self.experiments) > EXPERIMENTS_MAX:
+            raise ValueError(f"experiments must hold at most {EXPERIMENTS_MAX}, not {len(self.experiments)}")
+        _ = self.by_setting  # made now, so that nobody's request meets a combination of arms that is no policy
 
     def _check_personal(self) -> None:
         """Refuse a second personal pool, and more features than a user's weights may have."""
@@ -361,6 +366,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def likes(self) -> frozenset[str]:
         """The actions that make an item liked."""
         return frozenset(name for name, action in self.actions.items() if action.reward > 0)
+
+    @cached_property
+    def by_setting(self) -> "dict[Setting, Policy]":
+        """The policy that users are served by, by the arms they are in that set something."""
+        return policies_by_setting(self)
 
     @cached_property
     def version(self) -> str:

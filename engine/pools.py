@@ -17,6 +17,7 @@ from blending.sampling import uniforms_of
 from blending.types import FloatArray, IntArray, ItemArray
 from engine.errors import InputError
 from engine.events import Request
+from engine.experiments import arms_of
 from engine.facts import Facts
 from engine.feature_kernels import join_top
 from engine.item_tallies import TREND
@@ -198,7 +199,8 @@ class Gathered(NamedTuple):
     """What the pools of the policy offer one request, in the policy's order.
 
     Item numbers from `population.size` on are those of `strangers`: items of the request's own candidates that
-    this population version does not know.
+    this population version does not know. `arms` are the user's, by experiment, and `facts` have the policy that
+    they make.
     """
 
     facts: Facts
@@ -207,6 +209,7 @@ class Gathered(NamedTuple):
     lists: Lists  # the rankings as one table
     strangers: list[str]
     weighing: Weighing | None = None  # of the personal pool, if the policy has one
+    arms: Mapping[str, str] = {}
 
     def names(self, numbers: ItemArray | IntArray) -> list[str]:
         """The names of items by their numbers."""
@@ -275,6 +278,8 @@ def gather(
 ) -> Gathered:
     """Ask every pool of the policy for candidates, and take the request's own for the external ones.
 
+    Here the user's arms of experiments are found; the policy that they make holds for the request from here on.
+
     `at_ms` is the log's time. The personal pool comes last: it ranks what the others list, beside its own sources.
 
     A page that continues the user's last feed is offered nothing that stands in that feed. Pools in `replaced` are
@@ -284,6 +289,8 @@ def gather(
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
     this pool or by another. Raises InputError as `check_request` does.
     """
+    arms = arms_of(facts.policy.experiments, request.user)
+    facts = facts.under(arms)
     policy, population, most = facts.policy, facts.population, request.slots
     check_request(request, policy)
     cursor = state.cursor
@@ -317,7 +324,7 @@ def gather(
             best = weighing.items[:most].astype(np.int32)
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
     lists = lists_of([ranking.items for ranking in rankings])
-    return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
+    return Gathered(facts, visitor, rankings, lists, list(strangers), weighing, arms)
 
 
 def _rank(_: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:

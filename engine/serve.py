@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from blending.blend import WHOLE, Blend, Mode, Page, Rules, blend, fallen, intended
@@ -118,6 +119,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         ),
         slot_offers=offering(*gathered.lists, made.placed).tolist(),
         considered=considered_of(gathered, made, state, policy),
+        arms=dict(gathered.arms) or UNSET,
     )
 
 
@@ -191,7 +193,9 @@ def _rules(facts: Facts, beliefs: Beliefs, given: int, slots: int) -> Rules:
 
 
 def _delta(facts: Facts) -> float | None:
-    return None if facts.policy.blend.returns == "webster" else facts.population.delta
+    if facts.policy.blend.returns == "fitted":
+        return facts.population.delta
+    return None if facts.policy.blend.returns == "webster" else 1.0
 
 
 def _table(policy: Policy, evidence: Mapping[Cell, Tally]) -> FloatArray:

@@ -18,6 +18,7 @@ from feedloom.bench import FULL, QUICK, benchmark, print_benchmark, rounds_of, s
 from feedloom.bench_rows import comparisons, missing_peers
 from feedloom.dead_letters_command import dead_letters
 from feedloom.doctor import examine
+from feedloom.experiments_command import experiments
 from feedloom.explain import explain
 from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_items, read_log
 from feedloom.kafka_commands import COMMANDS
@@ -332,6 +333,7 @@ def doctor(records: Path | None, data: Path | None, *, as_json: bool) -> None:
 for command in (
     *COMMANDS,
     dead_letters,
+    experiments,
     explain,
     policy,
     propensities_command,

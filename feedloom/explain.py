@@ -60,6 +60,8 @@ def _decisions(folder: Path) -> Iterator[Decision]:
 def print_explanation(found: Explanation, console: Console) -> None:
     """Print a table of slots, one of pools, and how to read them."""
     console.print(Text(f"request {found.request_id} of user {found.user}: {_how(found)}"), soft_wrap=True)
+    for experiment, arm in found.arms.items():
+        console.print(Text(f"in arm {arm} of experiment {experiment}"), soft_wrap=True)
     slots = _grid("slot", "item", "pool", "rank", "by", "without it", "drawn utility", "propensity")
     for why in found.slots:
         likely = "unknown" if why.propensity is None else f"{why.propensity:.4f} ± {why.error:.4f}"

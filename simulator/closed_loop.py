@@ -11,6 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from blending.types import FloatArray, IntArray
+from engine.errors import InputError
 from engine.events import Acted, Reaction, Request, Seen
 from engine.policy import Policy, PoolPolicy
 from simulator.policies import ClosedLoopPolicy
@@ -67,9 +68,13 @@ def policy_for(world: World, policy: Policy) -> Policy:
     """The policy with this world's pools, which bring their candidates themselves.
 
     Feeds of a world are minutes apart or more, so a version by the clock (`every_ms`) is due before each of them.
+    Raises InputError for a policy that says something of other pools than these.
     """
     pools = {name: PoolPolicy("external") for name in world.pools}
-    return replace(policy, pools=pools, population=replace(policy.population, every_records=1))
+    try:
+        return replace(policy, pools=pools, population=replace(policy.population, every_records=1))
+    except ValueError as error:
+        raise InputError(f"the policy does not go with the world's pools {', '.join(pools)}: {error}") from error
 
 
 class FeedloomLife:

@@ -297,6 +297,7 @@ def feed_of(decision: Decision) -> Feed:
         decision.population_version,
         decision.explored,
         [Slot(n, item, decision.pools[pool].pool, RULES[rule]) for n, (item, pool, rule) in enumerate(slots)],
+        decision.arms,
     )
 
 

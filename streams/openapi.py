@@ -4,7 +4,7 @@ from inspect import cleandoc
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from engine.events import (
     CONTEXT_MAX,
@@ -66,7 +66,8 @@ class Slot(Struct, frozen=True):
 class Feed(Struct, frozen=True):
     """A feed, or a page of one: `feed` is the request of its first page, `start` how many slots earlier pages hold.
 
-    Times are the log's, in milliseconds since the epoch.
+    Times are the log's, in milliseconds since the epoch. `arms` are the user's of the policy's experiments, by
+    experiment; left out where there are none.
     """
 
     request_id: str
@@ -78,6 +79,7 @@ class Feed(Struct, frozen=True):
     population_version: int
     explored: bool
     slots: list[Slot]
+    arms: dict[str, str] | UnsetType = UNSET
 
 
 class Accepted(Struct, frozen=True):

@@ -8,13 +8,15 @@ import msgspec
 from msgspec import Struct
 
 from engine.errors import InputError
-from engine.policy import ActionPolicy, Policy, PoolPolicy
+from engine.policy import Policy
 from engine.pools import pools_of
 from streams.toml_file import read_toml
 from streams.toml_places import line_of
 
 T = TypeVar("T", bound=Struct)
-NAMED_TABLES: dict[str, type[Struct]] = {"pools": PoolPolicy, "actions": ActionPolicy}
+NAMED_TABLES: dict[str, type[Struct]] = {
+    table: get_args(kind)[1] for table, kind in get_type_hints(Policy).items() if get_origin(kind) is dict
+}
 UNKNOWN, ENUM = "Object contains unknown field", "Invalid enum value"
 PLACE = " - at `$"
 

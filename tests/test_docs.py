@@ -9,7 +9,11 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from click.testing import CliRunner
+
+from engine.experiments import arms_of
 from engine.policy import Policy
+from feedloom.cli import cli
 from scripts.kafka_broker import Cluster
 from streams.policy_file import read_policy
 from streams.settings import Settings, read_settings
@@ -131,3 +135,19 @@ def test_a_pool_of_ones_own_is_a_class_and_a_line_of_policy(tmp_path: Path) -> N
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "shop_pools:Youngest" in done.stderr
+
+
+def test_the_experiments_page_leads_to_results_and_its_recipes_are_a_policy(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    example, recipes = blocks("toml", text)
+    (tmp_path / "experiment.toml").write_text(example)
+    assert run_all(text, tmp_path) == 2
+    (tmp_path / "recipes.toml").write_text(recipes)
+    policy = read_policy(tmp_path / "recipes.toml")
+    assert list(policy.experiments) == ["holdout", "exploration", "fresh", "bolder"]
+    assert arms_of(policy.experiments, "me")["bolder"] == "half"
+    arguments = ["experiments", "results", "--records", str(tmp_path / "my-experiment")]
+    printed = CliRunner().invoke(cli, arguments).stdout
+    (shown,) = re.findall(r"```\n(experiment.*?)```", text, re.DOTALL)
+    columns = [[line.split()[:4] for line in lines.splitlines()] for lines in (shown, printed)]
+    assert columns[0] == columns[1][: len(columns[0])]

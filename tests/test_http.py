@@ -17,9 +17,11 @@ import aiohttp
 import jsonschema_rs
 import pytest
 from aiohttp import test_utils
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
+from engine.experiments import ArmPolicy, ExperimentPolicy
 from engine.policy import BlendPolicy, Policy, PoolPolicy
 from streams.durable import DurableEngine
 from streams.http import application, log
@@ -272,6 +274,24 @@ def test_an_explanation_speaks_of_the_decision_whatever_is_in_its_ids(tmp_path: 
                 assert [slot["item"] for slot in told.json["slots"]] == [s["item"] for s in feed.json["slots"]]
                 other = await one.get(f"/v1/feeds/{quote(name)}/explanation?user=bob")
                 assert (other.status, name in other.json["error"]) == (404, True)
+
+    asyncio.run(check())
+
+
+def test_a_feed_and_its_explanation_name_the_arms_that_the_user_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = {"drawn": ArmPolicy(), "fixed": ArmPolicy(set={"blend.draw": "fixed"})}
+    tried = ExperimentPolicy(arms, buckets=(0, 0), users={"ada": "fixed"})
+    monkeypatch.setattr(sys.modules[__name__], "POLICY", replace(POLICY, experiments={"ratio": tried}))
+
+    async def check() -> None:
+        async with served(tmp_path) as one:
+            feed = await one.ask("r1", user="ada")
+            told = await one.get("/v1/feeds/r1/explanation?user=ada")
+            assert feed.json["arms"] == told.json["arms"] == {"ratio": "fixed"}
+            assert told.json["mode"] == "fixed"
+            assert "arms" not in (await one.ask("r1", user="bob")).json
 
     asyncio.run(check())
 
@@ -788,7 +808,7 @@ def test_the_document_is_whole_and_its_schemas_are_schemas(tmp_path: Path, keyed
         operations = [
             (path, method, of) for path, methods in told["paths"].items() for method, of in methods.items()
         ]
-        assert len({operation["operationId"] for _, _, operation in operations}) == len(operations) == 10
+        assert len({operation["operationId"] for _, _, operation in operations}) == len(operations) == 13
         for path, _, operation in operations:
             inside = {one["name"] for one in operation.get("parameters", []) if one["in"] == "path"}
             assert inside == set(re.findall(r"\{(\w+)\}", path))

@@ -125,7 +125,7 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         for value in ("nan", "inf", "-inf", "0", "0.0", "-0.0", "-1.5", "0.00099", "1.1e9")
     ),
     *((f"[blend]\nseed = {value}", ["[blend]", "seed must be from 0 to below 2**63"]) for value in (-1, 2**63)),
-    *((f"[blend]\nepsilon = {value}", ["[blend]", "epsilon must be"]) for value in ("nan", "inf", "-0.1", "1")),
+    *((f"[blend]\nepsilon = {value}", ["[blend]", "epsilon must be"]) for value in ("nan", "inf", "-0.1", "1.1")),
     *(
         (f"[blend]\ndelta_one_chance = {value}", ["[blend]", "delta_one_chance must be"])
         for value in ("nan", "inf", "-0.1", "0.0", "1.0")
@@ -179,6 +179,16 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         for name in ("", "new", "a new", " a", "a ", "a" * 65)
     ),
     ("[blend]\ndraw = 'slot'\norder = 'rounded'", ["[blend]", "rounded", 'draw must not be "slot"']),
+    ("[experiments.x.arms.a]", ["[experiments.x]", "arms must hold 2 to 16 names"]),
+    ("[experiments.x.arms.a]\n[experiments.x.arms.b]\nshare = 0", ["[experiments.x", "share must be above 0"]),
+    (
+        "[experiments.x.arms.a]\n[experiments.x.arms.b]\nset = {'blend.seed' = 1}",
+        ["[experiments.x", "an arm cannot set 'blend.seed', only what is decided for each feed", "blend.draw"],
+    ),
+    (
+        "[experiments.x.arms.a]\n[experiments.x.arms.b]\nset = {'pools.cold.floor' = 0.1}",
+        ["experiments.x.arms.b: there is no pools.cold"],
+    ),
     ("[pools]", ["pools", "1 to 32", "not 0"]),
     ("[actions]", ["actions", "1 to 32", "not 0"]),
     ("\n".join(f"[pools.p{n}]\nkind = 'fresh'" for n in range(33)), ["pools", "1 to 32", "not 33"]),

@@ -168,7 +168,7 @@ def test_every_event_reads_back_as_it_was_written(event: Value) -> None:
     assert b"\n" not in encode(event)  # a recording holds one a line
 
 
-@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2))
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=3, max_size=3))
 def test_numbers_survive_the_round_trip_bit_for_bit(numbers: list[float]) -> None:
     written = replace(golden_decision(), rewards=numbers)
     read = read_decision(encode(written))

@@ -1,0 +1,155 @@
+"""`feedloom experiments results`: what the arms of a policy's experiments have shown, and whether to believe it."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.offline.experiments import ArmResult, ExperimentResult, Outcomes
+from engine.policy import Policy
+from feedloom.kafka_commands import bootstrap_option, chosen_settings, json_option, print_columns, show_document
+from streams.codec import Value, decode
+from streams.local_tail import tail_folder
+from streams.policy_file import read_policy
+from streams.recording import Topic, read_topic, recorded_policy
+from streams.tools import tail
+
+HEAD = ("arm", "users", "share", "feeds", "reward per feed", "difference", "at any time", "at once")
+
+
+@click.group()
+def experiments() -> None:
+    """Comparisons of arms by users, which the policy's [experiments] say."""
+
+
+@experiments.command("results")
+@click.option("--records", type=click.Path(path_type=Path), metavar="DIR", help="Of a recording.")
+@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Of `feedloom serve`, running or not.")
+@bootstrap_option
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The policy served by; a recording has its own.",
+)
+@click.option("--experiment", metavar="NAME", help="Of this one alone.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0.0, 0.5, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="The chance that any interval of a table misses the truth.",
+)
+@json_option
+def results_command(
+    records: Path | None,
+    data: Path | None,
+    bootstrap: str | None,
+    policy: Path | None,
+    experiment: str | None,
+    alpha: float,
+    *,
+    as_json: bool,
+) -> None:
+    """Print each arm's users, feeds and reward per feed, and the difference from the first arm, by cohort too.
+
+    The interval "at any time" may be looked at as often as you like, and the experiment ended for what it shows;
+    the one "at once" only at a time that was chosen before. Exit 1 if an arm has not the users that its share would
+    have given it: then do not believe the rest.
+    """
+    found = results_at(Place(records, data, bootstrap, policy), experiment, alpha)
+    if as_json:
+        show_document({"experiments": found})
+    else:
+        for result in found:
+            print_result(result)
+    mismatched = [result for result in found if result.mismatch]
+    for result in mismatched:
+        click.echo(f"feedloom: experiment {result.experiment}: {result.mismatch}: do not believe it", err=True)
+    if mismatched:
+        sys.exit(1)
+
+
+class Place(NamedTuple):
+    """Where the records are: a recording, a server's data or, without either, Kafka."""
+
+    records: Path | None
+    data: Path | None
+    bootstrap: str | None
+    policy: Path | None
+
+    def served_by(self) -> Policy:
+        """The policy that the feeds were served by. Raises InputError for places that do not go together."""
+        if sum(place is not None for place in (self.records, self.data, self.bootstrap)) > 1:
+            raise InputError("--records, --data and --bootstrap say three places: give one of them")
+        if self.records is not None:
+            if self.policy is not None:
+                raise InputError("--records has the policy that it was made with: leave out --policy")
+            return recorded_policy(self.records)
+        path = self.policy or chosen_settings(self.bootstrap).policy
+        if path is None:
+            raise InputError("give the policy that feeds are served by: --policy FILE, or `policy` in the settings")
+        return read_policy(Path(path))
+
+    def read(self, topic: Topic) -> Iterator[tuple[Value, int, int]]:
+        """Values, log times and partitions of a topic; what no engine could read is passed over."""
+        if self.records is not None:
+            for line in read_topic(self.records, topic):
+                yield line.value, line.at_ms, 0
+            return
+        if self.data is not None:
+            records = tail_folder(self.data, topic, "earliest")
+        else:
+            records = tail(chosen_settings(self.bootstrap), topic, "earliest", follow=False)
+        with closing(records):
+            for record in records:
+                try:
+                    value = decode(bytes(record.value) if record.value else b"")
+                except InputError:
+                    continue
+                yield value, record.ts_ms, record.partition
+
+
+def results_at(place: Place, name: str | None, alpha: float) -> list[ExperimentResult]:
+    """What the experiment of this name, or every one, has shown. Raises InputError where there is none."""
+    policy = place.served_by()
+    if not policy.experiments:
+        raise InputError("the policy has no experiments: its [experiments] say them, see docs/experiments.md")
+    if name is not None and name not in policy.experiments:
+        raise InputError(f"the policy has no experiment {name}, only {', '.join(policy.experiments)}")
+    outcomes = Outcomes(policy)
+    for value, at_ms, partition in place.read("feedback"):
+        outcomes.react(value, at_ms, partition)
+    for value, _, _ in place.read("feeds"):
+        if isinstance(value, Decision):
+            outcomes.decide(value)
+    return [result for result in outcomes.results(alpha) if name in (None, result.experiment)]
+
+
+def print_result(found: ExperimentResult) -> None:
+    """A table of the arms, and one for each cohort."""
+    click.echo(f"experiment {found.experiment}, layer {found.layer}")
+    print_columns([HEAD, *map(_row, found.arms)])
+    if found.mixed:
+        click.echo(f"{found.mixed:,} users were given feeds of several arms, and are left out")
+    for cohort, arms in found.cohorts.items() if len(found.cohorts) > 1 else ():
+        click.echo(f"\ncohort {cohort or '(none)'}")
+        print_columns([HEAD, *map(_row, arms)])
+    click.echo(
+        f"\nintervals of a table, or of all cohorts, hold together in {1.0 - found.alpha:.4g} of cases; "
+        f"sample ratio: p = {found.sample_ratio_chance:.3g}"
+    )
+
+
+def _row(arm: ArmResult) -> tuple[str, ...]:
+    reward = "" if arm.reward_per_feed is None else f"{arm.reward_per_feed:.4f}"
+    cells = (arm.arm, f"{arm.users:,}", f"{arm.share:.1%}", f"{arm.feeds:,}", reward)
+    if arm.difference is None:
+        return (*cells, "", "", "")
+    intervals = (f"[{low:+.4f}, {high:+.4f}]" for low, high in (arm.difference.at_any_time, arm.difference.at_once))
+    return (*cells, f"{arm.difference.estimate:+.4f}", *intervals)
