@@ -1,8 +1,8 @@
 """`feedloom experiments results`: what the arms of a policy's experiments have shown, and whether to believe it."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.offline.experiments import ArmResult, ExperimentResult, Outcomes
 from engine.policy import Policy
+from engine.revisions import Revisions
 from feedloom.kafka_commands import bootstrap_option, chosen_settings, json_option, print_columns, show_document
 from streams.codec import Value, decode
 from streams.local_tail import tail_folder
 from streams.policy_file import read_policy
 from streams.recording import Topic, read_topic, recorded_policy
-from streams.tools import tail
+from streams.tools import Start, Tailed, tail
 
 HEAD = ("arm", "users", "share", "feeds", "reward per feed", "difference", "at any time", "at once")
 
@@ -35,7 +36,7 @@ def experiments() -> None:
     "--policy",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The policy served by; a recording has its own.",
+    help="The policy served by; default: what is in force. A recording has its own.",
 )
 @click.option("--experiment", metavar="NAME", help="Of this one alone.")
 @click.option(
@@ -82,6 +83,7 @@ class Place(NamedTuple):
     data: Path | None
     bootstrap: str | None
     policy: Path | None
+    start: Start = "earliest"
 
     def served_by(self) -> Policy:
         """The policy that the feeds were served by. Raises InputError for places that do not go together."""
@@ -91,10 +93,16 @@ class Place(NamedTuple):
             if self.policy is not None:
                 raise InputError("--records has the policy that it was made with: leave out --policy")
             return recorded_policy(self.records)
-        path = self.policy or chosen_settings(self.bootstrap).policy
-        if path is None:
-            raise InputError("give the policy that feeds are served by: --policy FILE, or `policy` in the settings")
-        return read_policy(Path(path))
+        if self.policy is not None:
+            return read_policy(self.policy)
+        revisions = Revisions(Policy())
+        with closing(self._tailed("policy")) as found:
+            for record in found:
+                with suppress(InputError):  # it was refused when it came
+                    revisions.take(bytes(record.value) if record.value else b"", record.ts_ms)
+        if not revisions.number:
+            raise InputError("no policy is in force there: give the one that feeds were served by as --policy FILE")
+        return revisions.policy
 
     def read(self, topic: Topic) -> Iterator[tuple[Value, int, int]]:
         """Values, log times and partitions of a topic; what no engine could read is passed over."""
@@ -102,17 +110,19 @@ class Place(NamedTuple):
             for line in read_topic(self.records, topic):
                 yield line.value, line.at_ms, 0
             return
-        if self.data is not None:
-            records = tail_folder(self.data, topic, "earliest")
-        else:
-            records = tail(chosen_settings(self.bootstrap), topic, "earliest", follow=False)
-        with closing(records):
+        with closing(self._tailed(topic)) as records:
             for record in records:
                 try:
                     value = decode(bytes(record.value) if record.value else b"")
                 except InputError:
                     continue
                 yield value, record.ts_ms, record.partition
+
+    def _tailed(self, topic: str) -> Generator[Tailed, None, None]:
+        start = "earliest" if topic == "policy" else self.start
+        if self.data is not None:
+            return tail_folder(self.data, topic, start)
+        return tail(chosen_settings(self.bootstrap), topic, start, follow=False)
 
 
 def results_at(place: Place, name: str | None, alpha: float) -> list[ExperimentResult]:
@@ -122,6 +132,11 @@ def results_at(place: Place, name: str | None, alpha: float) -> list[ExperimentR
         raise InputError("the policy has no experiments: its [experiments] say them, see docs/experiments.md")
     if name is not None and name not in policy.experiments:
         raise InputError(f"the policy has no experiment {name}, only {', '.join(policy.experiments)}")
+    return results_under(policy, place, name, alpha)
+
+
+def results_under(policy: Policy, place: Place, name: str | None, alpha: float) -> list[ExperimentResult]:
+    """What experiments of this policy have shown in the feeds of a place."""
     outcomes = Outcomes(policy)
     for value, at_ms, partition in place.read("feedback"):
         outcomes.react(value, at_ms, partition)

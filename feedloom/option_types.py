@@ -26,6 +26,22 @@ class DurationType(click.ParamType):
         return int(match[1]) * UNIT_MS[match[2]]
 
 
+class PercentType(click.ParamType):
+    """A part such as 5% or 0.05, above 0 and below 1."""
+
+    name = "PERCENT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it, or say what one looks like."""
+        try:
+            number = float(value.removesuffix("%")) / (100.0 if value.endswith("%") else 1.0)
+        except ValueError:
+            number = 0.0
+        if not 0.0 < number < 1.0:
+            self.fail(f"{value!r} is no part: write it like 5% or 0.05", param, ctx)
+        return number
+
+
 class BreakType(click.ParamType):
     """A pool, and the part of the log from which on it is broken."""
 

@@ -2,6 +2,7 @@
 
 import getpass
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,14 @@ import click
 import msgspec
 
 from engine.errors import InputError
+from engine.offline.experiments import ExperimentResult
 from engine.policy import Policy
 from engine.revisions import Revision, differences
+from feedloom.canary import NAME as CANARY
+from feedloom.canary import Canary, tried_by_some, watched
+from feedloom.experiments_command import Place, results_under
 from feedloom.kafka_commands import json_option, show_document
+from feedloom.option_types import DurationType, PercentType
 from feedloom.policy_reference import document_schema
 from feedloom.undo_commands import confirmed, date_of, of_a_target, target_of
 from streams.asking import Change
@@ -70,9 +76,31 @@ def diff_command(file: Path, other: Path | None, **options: Any) -> None:
 @click.option("--why", required=True, help="For those who look at the history.")
 @click.option("--who", help="Who wants it; default: your user name and this machine's.")
 @click.option("--after", type=click.IntRange(0), help="Only if this revision is in force, as `diff` showed it.")
+@click.option("--canary", "part", type=PercentType(), help="A part of the users tries it first: 5%.")
+@click.option(
+    "--guardrail",
+    type=PercentType(),
+    default="5%",
+    show_default=True,
+    help="Of the reward per feed, that it may lose.",
+)
+@click.option(
+    "--for", "trial_ms", type=DurationType(), default="1h", show_default=True, help="How long it is tried."
+)
+@click.option(
+    "--every", "every_ms", type=DurationType(), default="30s", show_default=True, help="How often looked at."
+)
+@click.option("--watch", type=FILE, metavar="DIR", help="With --url and --canary: the data of that server.")
 @of_a_target
-def apply_command(file: Path, why: str, who: str | None, after: int | None, **options: Any) -> None:
-    """Put FILE into force: every worker takes it between two of its turns."""
+def apply_command(
+    file: Path, why: str, who: str | None, after: int | None, part: float | None, **options: Any
+) -> None:
+    """Put FILE into force: every worker takes it between two of its turns.
+
+    With --canary a part of the users tries it first, as an experiment, while this command watches: the old policy
+    returns by itself, with exit 1, as soon as the new one is sure to earn less than the guardrail allows, or if at
+    the end it is not sure to earn more than that.
+    """
     wanted, now = read_policy(file), in_force(options, missing=True)
     found = differences(now.policy if now else Policy(), wanted)
     if now and not found:
@@ -80,7 +108,38 @@ def apply_command(file: Path, why: str, who: str | None, after: int | None, **op
     if not options["as_json"]:
         print_differences(found)
     confirmed("put this into force", yes=options["yes"])
-    change(options, wanted, who, why, after if after is not None or now is None else now.number)
+    after = after if after is not None or now is None else now.number
+    if part is None:
+        change(options, wanted, who, why, after)
+    elif now is None:
+        raise InputError("there is no policy that others could keep: apply it without --canary first")
+    else:
+        how = Canary(part, options["guardrail"], options["trial_ms"] / 1000.0, options["every_ms"] / 1000.0)
+        try_first(options, now, wanted, how, who, why)
+
+
+def try_first(
+    options: dict[str, Any], now: Revision, wanted: Policy, how: Canary, who: str | None, why: str
+) -> None:
+    """Let some users try a policy, and keep it or take it back. Exit 1 if it is taken back."""
+    if options["url"] is not None and options["watch"] is None:
+        raise InputError("to watch a canary of a server, say where its data is: --watch DIR")
+    tried = tried_by_some(now.policy, wanted, how.part)
+    begun = change(options, tried, who, f"canary of {how.part:.3g}: {why}", now.number)
+    place = Place(None, options["watch"], options["bootstrap"], None, begun.at_ms)
+    back, reason = now.policy, "the canary was not watched to its end"
+
+    def look(policy: Policy) -> ExperimentResult:
+        return results_under(policy, place, CANARY, how.alpha)[0]
+
+    try:
+        verdict = watched(tried, how, look, lambda said: click.echo(said, err=True))
+        back, reason = (wanted if verdict.kept else now.policy), verdict.reason
+    finally:  # also when it is interrupted
+        change(options, back, who, f"{why}: {reason}" if back is wanted else f"canary taken back: {reason}", None)
+    if back is not wanted:
+        click.echo(f"taken back: {reason}", err=True)
+        sys.exit(1)
 
 
 @policy.command("history")
@@ -125,7 +184,7 @@ def rollback_command(number: int | None, why: str, who: str | None, **options: A
     change(options, wanted.policy, who, f"{why} (to revision {number})", revisions[-1].number)
 
 
-def change(options: dict[str, Any], wanted: Policy, who: str | None, why: str, after: int | None) -> None:
+def change(options: dict[str, Any], wanted: Policy, who: str | None, why: str, after: int | None) -> Revision:
     """Put a policy into force, and say how far it has come."""
     who = who or f"{getpass.getuser()}@{socket.gethostname()}"
     target = target_of(options)
@@ -139,6 +198,7 @@ def change(options: dict[str, Any], wanted: Policy, who: str | None, why: str, a
             click.echo(f"{followers[0]} of {followers[1]} partitions are turned by it")
     if followers and followers[0] < followers[1]:
         click.echo("the others have not said so yet: is a worker running?", err=True)
+    return revision
 
 
 def in_force(options: dict[str, Any], *, missing: bool = False) -> Any:
