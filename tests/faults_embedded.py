@@ -24,6 +24,7 @@ from engine.events import Acted, Organic, Quarantine, Request, Seen
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import LocalTopics
 from streams.log import Unwritten
+from streams.orders import FolderTarget
 from streams.policy_file import read_policy
 from streams.settings import Settings
 from streams.store import PartitionStore
@@ -78,6 +79,35 @@ def killed_at_every_failpoint(folder: Path, seed: int) -> Figures:
             with product.server(f"{failpoint}:{random.randrange(5, 40)}") as process:
                 assert process.wait(40) == -signal.SIGKILL, product.log()
     return judged(product)
+
+
+@cell
+def policies_change_through_kills(folder: Path, seed: int, kills: int = 8) -> Figures:
+    """What was acknowledged is in force after each kill; decisions go from one revision to the next, never back."""
+    product, random = EmbeddedProduct(folder, partitions=2), Random(seed)
+    acknowledged: dict[int, str] = {}
+    first = read_policy(product.policy)
+    with Visitors(product, seed):
+        for _ in range(kills):
+            with product.server() as process:
+                for _ in range(random.randrange(1, 5)):
+                    blend = msgspec.structs.replace(first.blend, epsilon=random.random())
+                    changed = msgspec.to_builtins(msgspec.structs.replace(first, blend=blend))
+                    status, answer = product.call("POST", "/v1/policy", {"policy": changed, "who": "", "why": ""})
+                    assert status == 200, answer
+                    acknowledged[answer["number"]] = answer["version"]
+                    time.sleep(random.random() * 0.1)
+                process.kill()
+    figures = judged(product)
+    revisions = FolderTarget(product.data, Settings()).revisions()
+    numbers = {one.version: one.number for one in revisions}
+    assert [one.number for one in revisions] == list(range(1, len(revisions) + 1))
+    assert acknowledged.items() <= {one.number: one.version for one in revisions}.items()
+    decided = [(at_ms, numbers[decision.policy_version]) for at_ms, decision in product.read("feeds")]
+    in_order = [number for _, number in sorted(decided)]
+    assert in_order == sorted(in_order)
+    assert max(in_order) > 1
+    return {"kills": kills, "revisions": len(revisions), **figures}
 
 
 @cell

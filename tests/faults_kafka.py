@@ -20,18 +20,21 @@ from typing import get_args
 import msgspec
 from kafka import KafkaAdminClient, TopicPartition
 from kafka_product import POLICY, Life, Product, terminate, wait_until
+from msgspec.structs import replace
 from oracle import kept
 from worker_judge import judge, stored
 
 from engine.decision import Decision
 from engine.events import Acted, Organic, Quarantine, Seen
 from scripts.kafka_broker import Broker, Cluster, cluster
+from streams.asking import Change
 from streams.broker import partition_of
 from streams.checkpoints import Checkpoints
 from streams.codec import decode
 from streams.exclusions import ErasedFact, Exclusions
 from streams.failpoints import FailPoint
 from streams.orders import KafkaTarget
+from streams.policy_file import read_policy
 from streams.store import Changes, PartitionStore, Position
 from streams.store_folder import damaged_folders
 from streams.topics import create
@@ -240,6 +243,48 @@ def killed_at_every_failpoint(folder: Path, seed: int, kafka: Cluster | None = N
         judged(product, life)
         assert alerts(product) == []
         return figures(product, life, kills=len(FAILPOINTS) + 1, seconds_to_end=round(seconds, 2))
+
+
+@cell
+def policies_change_through_kills(folder: Path, seed: int, kafka: Cluster | None = None) -> Figures:
+    """Revisions are published while a worker is killed, its disk is lost, and another one joins and is killed."""
+    random = Random(seed)
+    with producing(folder, kafka) as product, living(product, seed) as life:
+        target, first = KafkaTarget(product.settings), read_policy(folder / "policy.toml")
+        lost = {"FEEDLOOM_STATE_FOLDER": str(folder / "other")}
+
+        def changed() -> None:
+            blend = replace(first.blend, epsilon=random.random())
+            target.apply(Change(replace(first, blend=blend), "ann", "a change"))
+
+        for number in range(4):
+            with product.worker(**OFTEN) as process, product.worker(**OFTEN, **lost):
+                wait_until(lambda: bool(target.revisions()), product.log)
+                before = len(product.read("feeds"))
+                changed()
+                wait_until(lambda before=before: len(product.read("feeds")) > before + 30, product.log)
+                changed()
+                process.kill()
+                changed()
+            if number % 2:
+                shutil.rmtree(product.settings.state_folder)
+        with product.worker(**OFTEN) as process:
+            product.wait_until_taken_over()
+            newest = target.revisions()[-1]
+            assert target.followers(newest, 30.0) == (product.partitions, product.partitions)
+            life.stop()
+            ended_in_order(product, process)
+        judged(product, life)
+        assert alerts(product) == []
+        revisions = target.revisions()
+        assert [one.number for one in revisions] == list(range(1, 14))
+        numbers = {one.version: one.number for one in revisions}
+        newest_of: dict[int, int] = {}
+        for record in product.read("feeds"):
+            number = numbers[decode(record.value).policy_version]
+            assert number >= newest_of.get(record.partition, 0), "a decision went back to an older policy"
+            newest_of[record.partition] = number
+        return figures(product, life, kills=4, revisions=len(revisions))
 
 
 @cell
