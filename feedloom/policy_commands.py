@@ -14,7 +14,7 @@ from engine.offline.experiments import ExperimentResult
 from engine.policy import Policy
 from engine.revisions import Revision, differences
 from feedloom.canary import NAME as CANARY
-from feedloom.canary import Canary, tried_by_some, watched
+from feedloom.canary import Canary, Verdict, tried_by_some, watched
 from feedloom.experiments_command import Place, results_under
 from feedloom.kafka_commands import json_option, show_document
 from feedloom.option_types import DurationType, PercentType
@@ -110,7 +110,7 @@ def apply_command(
     confirmed("put this into force", yes=options["yes"])
     after = after if after is not None or now is None else now.number
     if part is None:
-        change(options, wanted, who, why, after)
+        show_in_force(options, put(options, wanted, who, why, after), {})
     elif now is None:
         raise InputError("there is no policy that others could keep: apply it without --canary first")
     else:
@@ -125,20 +125,22 @@ def try_first(
     if options["url"] is not None and options["watch"] is None:
         raise InputError("to watch a canary of a server, say where its data is: --watch DIR")
     tried = tried_by_some(now.policy, wanted, how.part)
-    begun = change(options, tried, who, f"canary of {how.part:.3g}: {why}", now.number)
+    begun = put(options, tried, who, f"canary of {how.part:.3g}: {why}", now.number)
+    click.echo(f"revision {begun.number} lets {how.part:.3g} of the users try it", err=True)
     place = Place(None, options["watch"], options["bootstrap"], None, begun.at_ms)
-    back, reason = now.policy, "the canary was not watched to its end"
 
     def look(policy: Policy) -> ExperimentResult:
         return results_under(policy, place, CANARY, how.alpha)[0]
 
+    verdict = Verdict(kept=False, reason="the canary was not watched to its end")
     try:
         verdict = watched(tried, how, look, lambda said: click.echo(said, err=True))
-        back, reason = (wanted if verdict.kept else now.policy), verdict.reason
     finally:  # also when it is interrupted
-        change(options, back, who, f"{why}: {reason}" if back is wanted else f"canary taken back: {reason}", None)
-    if back is not wanted:
-        click.echo(f"taken back: {reason}", err=True)
+        said = f"{why}: {verdict.reason}" if verdict.kept else f"canary taken back: {verdict.reason}"
+        revision = put(options, wanted if verdict.kept else now.policy, who, said, begun.number)
+    show_in_force(options, revision, {"kept": verdict.kept, "reason": verdict.reason})
+    if not verdict.kept:
+        click.echo(f"taken back: {verdict.reason}", err=True)
         sys.exit(1)
 
 
@@ -147,7 +149,7 @@ def try_first(
 @of_a_target
 def history_command(limit: int, **options: Any) -> None:
     """Show who changed the policy, when and why, and what."""
-    revisions = target_of(options).revisions()[-limit - 1 :]
+    revisions = target_of(options).revisions(limit + 1)
     before = [None, *revisions[:-1]]
     rows = list(zip(before, revisions, strict=True))[-limit:]
     if options["as_json"]:
@@ -168,7 +170,7 @@ def history_command(limit: int, **options: Any) -> None:
 @of_a_target
 def rollback_command(number: int | None, why: str, who: str | None, **options: Any) -> None:
     """Put an earlier revision into force again, as a new one."""
-    revisions = target_of(options).revisions()
+    revisions = target_of(options).revisions(None if number else 2)
     if len(revisions) < 2:
         raise InputError("there is no earlier revision of the policy to go back to")
     number = revisions[-2].number if number is None else number
@@ -181,29 +183,33 @@ def rollback_command(number: int | None, why: str, who: str | None, **options: A
     if not options["as_json"]:
         print_differences(found)
     confirmed(f"go back to revision {number}", yes=options["yes"])
-    change(options, wanted.policy, who, f"{why} (to revision {number})", revisions[-1].number)
+    why = f"{why} (to revision {number})"
+    show_in_force(options, put(options, wanted.policy, who, why, revisions[-1].number), {})
 
 
-def change(options: dict[str, Any], wanted: Policy, who: str | None, why: str, after: int | None) -> Revision:
-    """Put a policy into force, and say how far it has come."""
+def put(options: dict[str, Any], wanted: Policy, who: str | None, why: str, after: int | None) -> Revision:
+    """Put a policy into force. Raises InputError where it is refused, or another one is there meanwhile."""
     who = who or f"{getpass.getuser()}@{socket.gethostname()}"
-    target = target_of(options)
-    revision = target.apply(Change(wanted, who, why, after))
+    return target_of(options).apply(Change(wanted, who, why, after))
+
+
+def show_in_force(options: dict[str, Any], revision: Revision, more: dict[str, Any]) -> None:
+    """Say that a revision is in force, and how far the workers have come."""
+    target = target_of(options) if options["url"] is options["data"] is None else None
     followers = target.followers(revision, FOLLOW_SECONDS) if isinstance(target, KafkaTarget) else None
     if options["as_json"]:
-        show_document(about(revision) | ({"partitions": followers} if followers else {}))
+        show_document(about(revision) | more | ({"partitions": followers} if followers else {}))
     else:
         click.echo(f"revision {revision.number}, version {revision.version}, is in force")
         if followers:
             click.echo(f"{followers[0]} of {followers[1]} partitions are turned by it")
     if followers and followers[0] < followers[1]:
         click.echo("the others have not said so yet: is a worker running?", err=True)
-    return revision
 
 
 def in_force(options: dict[str, Any], *, missing: bool = False) -> Any:
     """The newest revision of a target; None if there is none and that may be `missing`."""
-    revisions = target_of(options).revisions()
+    revisions = target_of(options).revisions(1)
     if not revisions and not missing:
         raise InputError("there is no policy in force yet: begin a worker, or `feedloom policy apply`")
     return revisions[-1] if revisions else None

@@ -48,13 +48,13 @@ class KafkaTarget:
         placed = self._ordered(what, what.user)
         return Ordered(len(placed), max(at_ms for _, at_ms in placed))
 
-    def revisions(self) -> list[Revision]:
-        """All revisions of the policy, the oldest first."""
+    def revisions(self, most: int | None = None) -> list[Revision]:
+        """The latest revisions of the policy, so many at most, the oldest first."""
         found = Revisions(Policy())
         for record in records(self._settings, "policy", "earliest"):
             with suppress(InputError):  # it was refused when it came
                 found.take(record.value or b"", record.timestamp)
-        return found.history
+        return found.history[-(most or 0) :]
 
     def apply(self, change: Change) -> Revision:
         """Returns when it is in the topic as the revision in force; workers take it when they read it."""
@@ -110,21 +110,17 @@ class ServerTarget:
         answer = self._call("POST", "/v1/quarantines", encode(what))
         return Ordered(answer["partitions"], answer["at_ms"])
 
-    def revisions(self) -> list[Revision]:
-        """The latest revisions of the policy, the oldest first."""
-        answer = self._call("GET", "/v1/policy/history")
-        return [
-            self._revision(self._call("GET", f"/v1/policy?revision={one['number']}")) for one in answer["revisions"]
-        ]
+    def revisions(self, most: int | None = None) -> list[Revision]:
+        """The latest revisions of the policy, so many at most, the oldest first."""
+        numbers = [one["number"] for one in self._call("GET", "/v1/policy/history")["revisions"]]
+        paths = [f"/v1/policy?revision={number}" for number in numbers[-(most or 0) :]]
+        return [msgspec.convert(self._call("GET", path), Revision) for path in paths]
 
     def apply(self, change: Change) -> Revision:
         """Returns when it is in force."""
         document = msgspec.Raw(msgspec.json.encode(change.policy))
         body = {"policy": document, "who": change.who, "why": change.why, "after": change.after}
-        return self._revision(self._call("POST", "/v1/policy", msgspec.json.encode(body)))
-
-    def _revision(self, answer: Any) -> Revision:
-        return msgspec.convert(answer, Revision)
+        return msgspec.convert(self._call("POST", "/v1/policy", msgspec.json.encode(body)), Revision)
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
         if not self._address.startswith(("http://", "https://")):
@@ -182,11 +178,11 @@ class FolderTarget:
             self._close()
         return ordered
 
-    def revisions(self) -> list[Revision]:
-        """All revisions of the policy, the oldest first."""
+    def revisions(self, most: int | None = None) -> list[Revision]:
+        """The latest revisions of the policy, so many at most, the oldest first."""
         self._partitions.shared.read()
         self._topics.close()
-        return self._partitions.shared.revisions.history
+        return self._partitions.shared.revisions.history[-(most or 0) :]
 
     def apply(self, change: Change) -> Revision:
         """Returns when it is in force for whoever serves next."""
