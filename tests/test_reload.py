@@ -8,6 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from kafka_product import POLICY as TOML
 from kafka_product import Product, wait_until
 
@@ -22,6 +23,7 @@ from engine.population import Sums, fit
 from engine.revisions import Revisions, StaleError, differences, next_record
 from engine.serve import serve
 from engine.state import UserState
+from feedloom.cli import cli
 from streams.asking import Change
 from streams.codec import decode
 from streams.durable import DurableEngine
@@ -404,3 +406,42 @@ def test_200_reloads_on_two_workers_under_load_a_third_of_them_bad(kafka, tmp_pa
     switches = [decode(record.value) for record in product.read("feedback")]
     assert {one.number for one in switches if isinstance(one, Switch)} >= {newest}
     product.close()
+
+
+def test_a_folder_that_nobody_serves_takes_a_policy_shows_its_history_and_goes_back(tmp_path: Path) -> None:
+    def run(*args: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["policy", *args, "--data", str(tmp_path / "data")])
+        return done.exit_code, done.output
+
+    engine = DurableEngine(tmp_path / "data", POLICY, Settings(fsync="never"))
+    engine.partitions.recover()
+    engine.trouble = None
+    engine.stop()
+    path = tmp_path / "new.toml"
+    kinds = "[pools.a]\nkind = 'external'\n[pools.b]\nkind = 'external'\n[population]\nevery_ms = 100\n"
+    path.write_text(kinds + "[actions.like]\nreward = 2.0\n")
+    code, output = run("apply", str(path), "--why", "likes count double", "--who", "ann", "--yes")
+    assert code == 0
+    assert "actions.like.reward: 1.0 → 2.0" in output
+    assert "revision 2, version" in output
+    done = CliRunner().invoke(
+        cli,
+        ["policy", "apply", str(path), "--why", "again", "--data", str(tmp_path / "data")],
+        standalone_mode=False,
+    )
+    assert "is what is in force already, as revision 2" in str(done.exception)
+    assert run("diff", str(path)) == (0, "nothing differs\n")
+    assert run("rollback", "--yes")[0] == 0
+    code, output = run("history", "--json")
+    revisions = json.loads(output)["revisions"]
+    assert [(one["number"], one["why"]) for one in revisions] == [
+        (1, "the first policy"),
+        (2, "likes count double"),
+        (3, "rollback (to revision 1)"),
+    ]
+    assert {"key": "actions.hide.reward", "from": None, "to": -1.0} in revisions[2]["changes"]
+    again = DurableEngine(tmp_path / "data", None, Settings(fsync="never"))
+    again.partitions.recover()
+    assert again.revisions.policy == POLICY
+    again.trouble = None
+    again.stop()
