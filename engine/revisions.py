@@ -110,6 +110,11 @@ class Revisions:
             raise InputError(f"there is no revision {number} of the policy")
         return self._numbered[number]
 
+    def resumed(self, number: int) -> Policy:
+        """The policy that a state was folded by; where its revision is lost, the newest before it."""
+        past = [revision.policy for revision in self.history if revision.number <= number]
+        return past[-1] if past else self.at(0)
+
     def before(self, at_ms: int) -> Policy:
         """The policy that was in force just before a time of the log; the first there is, if none was yet."""
         past = [revision.policy for revision in self.history if revision.at_ms < at_ms]

@@ -55,10 +55,7 @@ class Partition:
         value_bytes_max: int = 262_144,
         users_cached: int = 20_000,
     ) -> None:
-        """Go on where the store stands, by the revision that it is folded by.
-
-        Raises InputError if it was made with another number of partitions, or by a revision that is not known.
-        """
+        """Go on where the store stands. Raises InputError if it was made with another number of partitions."""
         self.number = number
         self.position = store.position() or Position(partitions)  # moved on in place
         if self.position.partitions != partitions:
@@ -67,7 +64,7 @@ class Partition:
                 f"topics have {partitions}: users would be on other partitions than their state"
             )
         self._revisions = revisions
-        self.policy = revisions.at(self.position.policy)
+        self.policy = revisions.resumed(self.position.policy)
         self._store = store
         self._value_bytes_max = value_bytes_max
         self._users_cached = users_cached
@@ -196,10 +193,10 @@ class Partition:
 
     def _switch(self, number: int) -> None:
         """Fold by this revision from here on; sums hold what was learned by the one before."""
-        if number <= self.position.policy:
-            return
-        self._keep_sums(self.position.version)
-        self.position.policy, self.policy = number, self._revisions.at(number)
+        self.position.policy, policy = number, self._revisions.at(number)
+        if policy is not self.policy:
+            self._keep_sums(self.position.version)
+            self.policy = policy
 
     @property
     def outdated(self) -> bool:

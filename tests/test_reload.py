@@ -120,6 +120,7 @@ def test_a_revision_is_found_by_number_by_version_and_by_time() -> None:
     ]
     assert revisions.made_under(rewarded(1).version) == rewarded(1)
     assert revisions.made_under("nobody knows") == rewarded(2)
+    assert [revisions.resumed(number) for number in (0, 1, 2, 9)] == [rewarded(number) for number in (1, 1, 2, 2)]
     with pytest.raises(InputError, match="no revision 3"):
         revisions.at(3)
 
@@ -443,5 +444,29 @@ def test_a_folder_that_nobody_serves_takes_a_policy_shows_its_history_and_goes_b
     again = DurableEngine(tmp_path / "data", None, Settings(fsync="never"))
     again.partitions.recover()
     assert again.revisions.policy == POLICY
+    again.trouble = None
+    again.stop()
+
+
+def test_a_folder_that_has_lost_its_policies_goes_on_and_takes_new_ones(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    engine = DurableEngine(data, POLICY, Settings(fsync="never"))
+    engine.partitions.recover()
+    for number in (1, 2, 3):
+        engine.partitions.apply(next_record(rewarded(number), number, "ann", "", "command"))
+    engine.partitions.react([Organic(event_id="1", user="u", item="i", action="like")])
+    before = engine.partitions._state("u")
+    engine.trouble = None
+    engine.stop()
+    for file in (data / "log" / "policy-0").iterdir():
+        file.unlink()
+    again = DurableEngine(data, rewarded(9), Settings(fsync="never"))
+    again.partitions.recover()
+    assert again.partitions._state("u") == before
+    assert (again.revisions.number, again.revisions.policy) == (1, rewarded(9))
+    again.partitions.apply(next_record(rewarded(10), 1, "ann", "", "command"))
+    (owned,) = again.partitions._owned
+    assert owned.partition.policy == rewarded(10)
+    assert not owned.partition.outdated
     again.trouble = None
     again.stop()
