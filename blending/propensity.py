@@ -83,10 +83,14 @@ def propensities_of(
     believed = tempered(posterior, rules, lists.stock.size)
     distinct = np.unique(np.concatenate([row[:size] for row, size in zip(*lists, strict=True)])).size
     length = min(rules.returns.size - page.start, distinct)
-    certain = _certain(believed, rules, lists, page)
-    bandit = _redrawn(believed, rules, lists, page, samples, key) if certain is None else certain
-    epsilon = _mixed(rules, page, bandit.alike) if _given(rules, page) else rules.epsilon
-    explore = _explored(believed, rules, lists, page, samples, key) if epsilon > 0.0 else bandit
+    if rules.epsilon == 1.0 and page.start == 0:
+        bandit = explore = _explored(believed, rules, lists, page, samples, key)
+        epsilon = 1.0
+    else:
+        certain = _certain(believed, rules, lists, page)
+        bandit = _redrawn(believed, rules, lists, page, samples, key) if certain is None else certain
+        epsilon = _mixed(rules, page, bandit.alike) if _given(rules, page) else rules.epsilon
+        explore = _explored(believed, rules, lists, page, samples, key) if epsilon > 0.0 else bandit
     chances = (1.0 - epsilon) * bandit.chances[:length] + epsilon * explore.chances[:length]
     errors = np.hypot((1.0 - epsilon) * bandit.errors[:length], epsilon * explore.errors[:length])
     # So by construction; this takes only the last bit's rounding away.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from blending.compiled import compiled
-from blending.kernels import allocate, believed
+from blending.kernels import allocate, believed, is_placed
 from blending.sampling import bits_at, tie_breaks
 from blending.types import FloatArray, IntArray, ItemArray
 
@@ -99,3 +99,68 @@ def redrawn(
                 squares[slot, pool] += chance * chance
                 chances[slot, pool] = 0.0
     return sums, squares, accepted
+
+
+@compiled
+def redrawn_items(
+    alpha: FloatArray,
+    beta: FloatArray,
+    rewards: FloatArray,
+    returns: FloatArray,
+    fallback: FloatArray,
+    mode: int,
+    draws: int,
+    items: ItemArray,
+    stock: IntArray,
+    limits: IntArray,
+    plans: IntArray,
+    explored: bool,
+    columns: IntArray,
+    wide: int,
+    samples: int,
+    key: np.uint64,
+) -> tuple[FloatArray, FloatArray]:
+    """Chances of each pool and of each item in each slot of a feed's first page: sums over `samples` blends.
+
+    As `redrawn`, for what stands in a slot and not only whose it is: `columns` (pools, longest list) is the column
+    of every entry's item, of `wide` in all. The tables are (slots, pools) and (slots, wide). In a feed that is mixed
+    at random the next item of every open pool has that pool's chance.
+    """
+    pools, slots = stock.size, returns.size
+    chances = np.zeros((slots, pools))
+    by_pool, by_item = np.zeros((slots, pools)), np.zeros((slots, wide))
+    rates = np.empty((draws, *alpha.shape))
+    placed, verdicts = np.empty((2, slots), np.int64), np.empty(items.shape, np.int64)
+    feed, ahead = np.empty(slots, np.int64), np.empty(pools, np.int64)
+    for sample in range(samples):
+        own = bits_at(key, np.uint64(sample))
+        utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, 0, own, rates)
+        length = allocate(
+            utilities,
+            fell,
+            tie_breaks(pools, own),
+            returns,
+            items,
+            stock,
+            limits,
+            plans[sample % plans.shape[0]],
+            slots,
+            explored,
+            0,
+            own,
+            chances,
+            placed,
+            verdicts,
+        )
+        ahead[:] = 0
+        for slot in range(length):
+            for pool in range(pools):
+                chance = chances[slot, pool]
+                chances[slot, pool] = 0.0
+                if chance > 0.0:
+                    while is_placed(items[pool, ahead[pool]], feed, slot):
+                        ahead[pool] += 1
+                    by_pool[slot, pool] += chance
+                    by_item[slot, columns[pool, ahead[pool]]] += chance
+            feed[slot] = items[placed[0, slot], placed[1, slot]]
+    return by_pool, by_item

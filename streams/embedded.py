@@ -109,11 +109,15 @@ class EmbeddedRunner:
         if request.request_id in state.ledger:
             raise InputError(f"request {request.request_id} of user {request.user} has a decision already")
         decision = serve(state, request, gathered, at_ms)
+        self.adopt(request, decision, at_ms)
+        return decision
+
+    def adopt(self, request: Request, decision: Decision, at_ms: int) -> None:
+        """Fold a decision that was made for a request, here or elsewhere, into its user's state."""
         offset = self.sums.records
         self._stage("requests", offset, at_ms, request)
         self._entries.append(Entry("feeds", offset, request.user, at_ms, decision))
         self._fold(request.user, decision, at_ms)
-        return decision
 
     def react(self, reaction: Reaction, at_ms: int) -> Outcome:
         """Fold a reaction. Raises InputError for an action that the policy does not name."""

@@ -1,0 +1,232 @@
+"""What-if: recorded traffic again, as it was, and beside every feed the one that another policy would have made.
+
+Decisions and reactions of the log are folded as they are, so every user and every version of the population is what
+it was when the feed was asked for. What the other policy makes is looked at, and never folded.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from heapq import merge
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from msgspec.structs import replace
+
+from blending.types import FloatArray
+from engine.decision import Decision
+from engine.errors import InputError
+from engine.events import Acted, ItemUpdate, Organic, Request, Seen
+from engine.facts import Facts
+from engine.offline.off_policy import NOTHING, Chosen, Logged
+from engine.policy import Policy
+from engine.pools import Gathered
+from engine.what_if import Evidence, Match, evidence_of, lists_alike, with_what_was_learned
+from streams.codec import Value
+from streams.embedded import EmbeddedRunner
+from streams.recording import Topic, read_topic
+
+ORDER: tuple[Topic, ...] = ("items", "requests", "feeds", "feedback")  # of what has one offset
+SAMPLES = 1024  # redraws of a page: a chance of .02 has a standard error of .0044
+
+
+class Input(NamedTuple):
+    """A record of the log: its time, what it is, and where it stands."""
+
+    at_ms: int
+    value: Value
+    place: str
+
+
+class Question(NamedTuple):
+    """The policy that is asked about, how what was shown speaks of it, and of which feeds."""
+
+    policy: Policy
+    match: Match
+    explored_only: bool = False
+    samples: int = SAMPLES
+
+
+class Observed(NamedTuple):
+    """All feeds of a log that speak of the policy, in the log's order.
+
+    `recorded` and `asked` are what the log's policy and the one that is asked about would show; `shares` (feeds, 2,
+    pools) are slots that are expected of either. `cohorts` names the numbers in `logged`. `later_pages` is how many
+    pages went on from others and were left out, `explored` how many of the feeds were mixed at random.
+    """
+
+    logged: Logged
+    recorded: Chosen
+    asked: Chosen
+    shares: FloatArray
+    pools: list[str]
+    cohorts: list[str]
+    later_pages: int
+    explored: int
+    made: list[Decision]
+
+
+def inputs_of(folder: Path) -> Iterator[Input]:
+    """The records of a recording in the order of its log, each decision after its request."""
+    topics = (_ranked(folder, topic, rank) for rank, topic in enumerate(ORDER))
+    for _, _, found in merge(*topics, key=lambda one: one[:2]):
+        yield found
+
+
+def _ranked(folder: Path, topic: Topic, rank: int) -> Iterator[tuple[int, int, Input]]:
+    for line in read_topic(folder, topic):
+        yield line.offset, rank, Input(line.at_ms, line.value, line.place)
+
+
+def asked_of(recorded: Policy, policy: Policy, match: Match | None) -> tuple[Match, Policy, list[str]]:
+    """How a log of one policy can be asked about another: by pools or items, with what keys as they were recorded.
+
+    Raises InputError where it cannot.
+    """
+    for table in ("pools", "actions"):
+        names = [list(getattr(one, table)) for one in (recorded, policy)]
+        if names[0] != names[1]:
+            raise InputError(
+                f"the log's policy has the {table} {', '.join(names[0])} and the new one {', '.join(names[1])}: a "
+                f"what-if needs the same {table} in the same order"
+            )
+    if list(recorded.rewarded) != list(policy.rewarded):
+        raise InputError("a what-if needs the same actions to have a reward: give others a small one instead of 0")
+    usable, kept = with_what_was_learned(policy, recorded)
+    alike = lists_alike(usable, recorded)
+    if match == "pool" and not alike:
+        raise InputError("the policies' pools list other items, so feeds can only be matched by item: leave out --match")
+    return match or ("pool" if alike else "item"), usable, kept
+
+
+class WhatIf:
+    """Reads a log once, and keeps what it says of one policy."""
+
+    def __init__(self, recorded: Policy, question: Question) -> None:
+        """Before the first record. `question` is asked as `asked_of` says."""
+        self._question = question
+        self._runner = EmbeddedRunner(recorded)
+        self._facts: tuple[Facts, Facts] | None = None
+        self._requests: dict[tuple[str, str], Request] = {}
+        self._feeds: dict[tuple[str, str], int] = {}
+        self._reactions: list[tuple[int, Mapping[str, int]]] = []
+        self._evidence: list[Evidence] = []
+        self._records: list[tuple[str, float, bool]] = []  # user, weight, explored
+        self._later_pages = 0
+
+    def read(self, inputs: Iterable[Input], advance: Callable[[], object] = lambda: None) -> Observed:
+        """All of a log; `advance` is called after every feed. Raises InputError for one that is not whole."""
+        for one in inputs:
+            value = one.value
+            try:
+                if isinstance(value, ItemUpdate):
+                    self._runner.put(value, one.at_ms)
+                elif isinstance(value, Request):
+                    self._requests[value.user, value.request_id] = value
+                elif isinstance(value, Decision):
+                    self._decided(value, one.at_ms)
+                    advance()
+                elif isinstance(value, Seen | Acted | Organic):
+                    self._runner.react(value, one.at_ms)
+                    if not isinstance(value, Organic):
+                        self._reacted(value.user, value.request_id)
+            except (ValueError, IndexError, ArithmeticError) as error:
+                raise InputError(f"{one.place}: {error}") from error
+        return self._observed()
+
+    def _decided(self, record: Decision, at_ms: int) -> None:
+        """A feed of the log: what it says of the policy, then its fold."""
+        user, request_id = record.request.user, record.request.request_id
+        request = self._requests.pop((user, request_id), None)
+        if request is None:
+            raise InputError(f"request {request_id} of user {user} was decided and never asked")
+        runner, question = self._runner, self._question
+        counts = record.explored or not question.explored_only
+        if record.start:
+            self._later_pages += 1
+        elif counts and record.slot_items:
+            gathered = runner.gather(request, at_ms)
+            check_lists(record, gathered)
+            state, facts = runner.state(user), self._asked_facts(gathered.facts)
+            basis = replace(record, epsilon=1.0) if question.explored_only else record
+            found = evidence_of(state, request, basis, gathered, facts, question.match, question.samples)
+            self._feeds[user, request_id] = len(self._evidence)
+            self._evidence.append(found)
+            weight = 1.0 / record.epsilon if question.explored_only else 1.0
+            self._records.append((user, weight, record.explored))
+            self._reactions.append((0, {}))
+        runner.adopt(request, record, at_ms)
+        self._reacted(user, request_id)
+
+    def _asked_facts(self, facts: Facts) -> Facts:
+        """The same facts under the policy that is asked about."""
+        if self._facts is None or self._facts[0] is not facts:
+            known = Facts(
+                self._question.policy, facts.population, facts.catalogue, facts.embeddings, facts.items
+            )
+            self._facts = facts, known
+        return self._facts[1]
+
+    def _reacted(self, user: str, request_id: str) -> None:
+        """Keep what a feed has earned until now; its row is gone when its window has passed."""
+        feed, row = self._feeds.get((user, request_id)), self._runner.state(user).ledger.get(request_id)
+        if feed is not None and row is not None:
+            self._reactions[feed] = row.seen, row.acted
+
+    def _observed(self) -> Observed:
+        """What was kept, as arrays."""
+        if not self._evidence:
+            raise InputError("the log has no feed that speaks of the policy: record more, or all feeds instead")
+        evidence = self._evidence
+        slots = max(one.kinds.size for one in evidence)
+        kinds = max(one.chances.shape[1] for one in evidence)
+        names = list(dict.fromkeys(part.pool for one in evidence for part in one.made.pools))
+        cohorts = sorted({one.made.cohort for one in evidence})
+        users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _ in self._records))}
+        shape = (len(evidence), slots)
+        shown, rewards, ratios = np.full(shape, NOTHING, np.int64), np.zeros(shape), np.zeros(shape)
+        chances = np.zeros((2, *shape, kinds))
+        for feed, one in enumerate(evidence):
+            held = one.kinds.size
+            shown[feed, :held], ratios[feed, :held] = one.kinds, one.ratios
+            chances[0, feed, :held], chances[1, feed, :held] = one.logged, one.chances
+            rewards[feed, :held] = self._rewards(feed, held)
+        logged = Logged(
+            np.array([users[user] for user, _, _ in self._records], np.int64),
+            np.array([cohorts.index(one.made.cohort) for one in evidence], np.int64),
+            np.array([weight for _, weight, _ in self._records]),
+            shown,
+            rewards,
+        )
+        none = np.zeros(len(evidence))
+        return Observed(
+            logged,
+            Chosen((shown != NOTHING).astype(np.float64), chances[0], none),
+            Chosen(ratios, chances[1], np.array([one.beyond for one in evidence])),
+            np.array([one.shares for one in evidence]),
+            names,
+            cohorts,
+            self._later_pages,
+            sum(explored for _, _, explored in self._records),
+            [one.made for one in evidence],
+        )
+
+    def _rewards(self, feed: int, slots: int) -> FloatArray:
+        """What each slot earned by the rewards of the policy that is asked about: views that were acted on."""
+        seen, acted = self._reactions[feed]
+        earned = np.zeros(slots)
+        for action, reward in self._question.policy.rewarded.items():
+            bits = acted.get(action, 0) & seen
+            for slot in range(slots):
+                earned[slot] += reward * (bits >> slot & 1)
+        return earned
+
+
+def check_lists(record: Decision, gathered: Gathered) -> None:
+    """Raise InputError unless a decision was made of these lists."""
+    for part, ranking in zip(record.pools, gathered.rankings, strict=True):
+        read = gathered.names(ranking.items[: len(part.items)])
+        if ranking.items.size != part.stock or read != part.items:
+            raise InputError(
+                f"request {record.request.request_id} of user {record.request.user} was decided of other items "
+                f"than pool {part.pool} lists now: the log is not whole, or of another version of Feedloom"
+            )
