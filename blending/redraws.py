@@ -123,8 +123,8 @@ def redrawn_items(
     """Chances of each pool and of each item in each slot of a feed's first page: sums over `samples` blends.
 
     As `redrawn`, for what stands in a slot and not only whose it is: `columns` (pools, longest list) is the column
-    of every entry's item, of `wide` in all. The tables are (slots, pools) and (slots, wide). In a feed that is mixed
-    at random the next item of every open pool has that pool's chance.
+    of every entry's item, of `wide` in all. The tables are (slots, pools) and (slots, wide). In a feed that is
+    mixed at random the next item of every open pool has that pool's chance.
     """
     pools, slots = stock.size, returns.size
     chances = np.zeros((slots, pools))

@@ -6,11 +6,12 @@ import numpy as np
 from msgspec.structs import replace
 
 from blending.blend import Lists
-from blending.placement import placement_of
+from blending.placement import Placement, placement_of
 from blending.propensity import propensities_of
 from blending.randomness import key_of
 from blending.types import FloatArray, IntArray
 from engine.decision import Decision, conditions_of, posterior_of, rules_of
+from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.offline.off_policy import NOTHING
@@ -20,27 +21,42 @@ from engine.serve import serve
 from engine.state import UserState
 
 Match = Literal["pool", "item"]
+SAMPLES = 1024  # redraws of a page: a chance of .02 has a standard error of .0044
 # Keys that say what is learned, or that need it learned otherwise: a log holds what its own policy learned.
 LEARNED = ("memory", "population", "embeddings")
 LEARNED_BLEND = ("slots_max", "newcomer_slots", "shadow")
 
 
-class Evidence(NamedTuple):
-    """One feed of a log under another policy.
+class UnsupportedError(InputError):
+    """A log cannot speak of a policy, whatever the log holds; the message says why."""
 
-    `made` is the page that the policy would have made. `kinds` (slots,) is what the log's page held, by pool, or 0
-    where items are matched, and `ratios` (slots,) how likely that was under the policy over how likely in the log.
-    `chances` (slots, kinds) are the policy's, `logged` the log's own, and `beyond` how many slots' worth of the
-    former the log could not have shown. `shares` (2, kinds of pools) are expected slots in the log, then under the
-    policy.
+
+class Matching(NamedTuple):
+    """What makes a slot of two policies the same, and where its chances come from.
+
+    `explored_only` says that a feed came into the log by being mixed at random. `samples` is the number of redraws
+    where chances are not exact.
+    """
+
+    match: Match
+    explored_only: bool = False
+    samples: int = SAMPLES
+
+
+class Evidence(NamedTuple):
+    """One feed of a log under the log's policy and another one, rows 0 and 1 of what has both.
+
+    `made` is the page that the other would have made. `kinds` (slots,) is what the log's page held, by pool, or 0
+    where items are matched; `ratios` (2, slots) how likely that was over how likely it was in the log, and
+    `chances` (2, slots, kinds) those of all kinds. `beyond` (2,) is how many slots' worth of it the log could not
+    have shown, `shares` (2, pools) how many slots each pool can expect.
     """
 
     made: Decision
     kinds: IntArray
     ratios: FloatArray
     chances: FloatArray
-    logged: FloatArray
-    beyond: float
+    beyond: FloatArray
     shares: FloatArray
 
 
@@ -75,71 +91,59 @@ def evidence_of(
     record: Decision,
     gathered: Gathered,
     facts: Facts,
-    match: Match,
-    samples: int,
+    how: Matching,
 ) -> Evidence:
     """What a first page of a feed says of the policy of `facts`.
 
-    `state`, `request` and `gathered` are those that the page, `record`, was made of; chances that are not exact are
-    of `samples` redraws. With a record whose epsilon is 1, its chances are those of feeds mixed at random. Raises
-    ValueError where the record could not be a decision, InputError where the policy refuses the request.
+    `state`, `request` and `gathered` are those that the page, `record`, was made of. Raises ValueError where it
+    could not be a decision, InputError where the policy refuses the request.
     """
-    if match == "pool":
+    if how.match == "pool":
         offered = gathered._replace(facts=facts)
     else:
+        brought = {name: items for name, items in request.candidates.items() if name in facts.policy.external}
+        request = replace(request, candidates=brought)
         offered = gather(state, request, facts, record.at_ms)
     made = serve(state, request, offered, record.at_ms)
     key = key_of(record.seed, request.user, request.request_id, "what-if")
     kinds = {part.pool: number for number, part in enumerate(record.pools)}
     for part in made.pools:
         kinds.setdefault(part.pool, len(kinds))
-    both = (record, gathered.lists), (made, _renumbered(offered, gathered))
-    if match == "pool":
-        tables = [_by_pool(page, lists, samples, key, kinds, request.slots) for page, lists in both]
-        held = np.array(record.slot_pools, np.int64)
-        chances = pools = np.array(tables)
-    else:
-        found = [_placed(page, lists, samples, key, kinds, request.slots) for page, lists in both]
-        pools = np.array([by_pool for by_pool, _, _ in found])
-        items = np.unique(np.concatenate([listed for _, listed, _ in found]))
-        chances = np.zeros((2, request.slots, items.size))
-        for table, (_, listed, by_item) in zip(chances, found, strict=True):
-            table[:, np.searchsorted(items, listed)] = by_item
+    pages = [(record, gathered.lists), (made, _renumbered(offered, gathered))]
+    if how.explored_only:
+        pages.append((replace(record, epsilon=1.0), gathered.lists))
+    found = [_placed(page, lists, how, key, kinds) for page, lists in pages]
+    pools, held = np.array([one.pools for one in found]), np.array(record.slot_pools, np.int64)
+    chances = pools
+    if how.match == "item":
+        items = np.unique(np.concatenate([one.items for one in found]))
+        chances = np.zeros((len(found), request.slots, items.size))
+        for table, one in zip(chances, found, strict=True):
+            table[:, np.searchsorted(items, one.items)] = one.chances
         held = np.searchsorted(items, _shown(record, gathered))
+    log = chances[2 if how.explored_only else 0]
     slots = np.arange(held.size)
-    there, then = chances[0, slots, held], chances[1, slots, held]
-    ratios = np.zeros(request.slots)
+    there = log[slots, held]
+    ratios = np.zeros((2, request.slots))
     # What stood there although no redraw showed it is taken to be as likely as one more redraw.
-    ratios[: held.size] = then / np.where(there > 0.0, there, 1.0 / (samples + 1))
-    beyond = float(chances[1][chances[0] == 0.0].sum())
+    ratios[:, : held.size] = chances[:2, slots, held] / np.where(there > 0.0, there, 1.0 / (how.samples + 1))
     shown = np.full(request.slots, NOTHING, np.int64)
-    shown[: held.size] = held if match == "pool" else 0
-    if match == "item":
-        chances = chances.sum(axis=2, keepdims=True)
-    return Evidence(made, shown, ratios, chances[1], chances[0], beyond, pools.sum(axis=1))
+    shown[: held.size] = held if how.match == "pool" else 0
+    beyond = np.where(log == 0.0, chances[:2], 0.0).sum(axis=(1, 2))
+    chances = chances[:2] if how.match == "pool" else chances[:2].sum(axis=2, keepdims=True)
+    return Evidence(made, shown, ratios, chances, beyond, pools[:2].sum(axis=1))
 
 
-def _by_pool(
-    record: Decision, lists: Lists, samples: int, key: np.uint64, kinds: dict[str, int], slots: int
-) -> FloatArray:
-    """How likely each kind was to have each slot, (slots, kinds)."""
-    found = propensities_of(posterior_of(record), rules_of(record), lists, samples, key, conditions_of(record))
-    return _spread(found.chances, record, kinds, slots)
-
-
-def _placed(
-    record: Decision, lists: Lists, samples: int, key: np.uint64, kinds: dict[str, int], slots: int
-) -> tuple[FloatArray, IntArray, FloatArray]:
-    """The same, the items of the lists, rising, and how likely each was to stand in each slot."""
-    found = placement_of(posterior_of(record), rules_of(record), lists, samples, key, conditions_of(record))
-    return _spread(found.pools, record, kinds, slots), found.items.astype(np.int64), found.chances
-
-
-def _spread(table: FloatArray, record: Decision, kinds: dict[str, int], slots: int) -> FloatArray:
-    """A table by the record's pools as one by kinds, of a whole page."""
-    wide = np.zeros((slots, len(kinds)))
-    wide[: len(table), [kinds[part.pool] for part in record.pools]] = table
-    return wide
+def _placed(record: Decision, lists: Lists, how: Matching, key: np.uint64, kinds: dict[str, int]) -> Placement:
+    """How likely each kind of pool, and each item if these are matched, was to have each slot of a whole page."""
+    given = posterior_of(record), rules_of(record), lists, how.samples, key, conditions_of(record)
+    if how.match == "pool":
+        found = Placement(propensities_of(*given).chances, lists.items[:0, 0], np.zeros((0, 0)))
+    else:
+        found = placement_of(*given)
+    pools = np.zeros((record.request.slots, len(kinds)))
+    pools[: len(found.pools), [kinds[part.pool] for part in record.pools]] = found.pools
+    return found._replace(pools=pools)
 
 
 def _renumbered(offered: Gathered, gathered: Gathered) -> Lists:

@@ -31,6 +31,7 @@ from feedloom.report import print_table, write_report
 from feedloom.serve_command import serve_command
 from feedloom.simulation_report import print_scoreboard, write_simulation
 from feedloom.undo_commands import state, users
+from feedloom.what_if_command import what_if
 from feedloom.worker_command import worker
 from simulator.backtest import backtest, policy_of_logs
 from simulator.closed_loop import ACTION
@@ -329,6 +330,8 @@ def doctor(records: Path | None, data: Path | None, *, as_json: bool) -> None:
     if not all(check.ok for check in checks):
         sys.exit(1)
 
+
+policy.add_command(what_if)
 
 for command in (
     *COMMANDS,

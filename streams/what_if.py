@@ -4,29 +4,39 @@ Decisions and reactions of the log are folded as they are, so every user and eve
 it was when the feed was asked for. What the other policy makes is looked at, and never folded.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from heapq import merge
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from msgspec.structs import replace
 
-from blending.types import FloatArray
+from blending.types import FloatArray, IntArray
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, ItemUpdate, Organic, Request, Seen
 from engine.facts import Facts
 from engine.offline.off_policy import NOTHING, Chosen, Logged
+from engine.offline.verdict import Observed
 from engine.policy import Policy
 from engine.pools import Gathered
-from engine.what_if import Evidence, Match, evidence_of, lists_alike, with_what_was_learned
+from engine.what_if import (
+    Evidence,
+    Match,
+    Matching,
+    UnsupportedError,
+    evidence_of,
+    lists_alike,
+    with_what_was_learned,
+)
 from streams.codec import Value
 from streams.embedded import EmbeddedRunner
 from streams.recording import Topic, read_topic
 
 ORDER: tuple[Topic, ...] = ("items", "requests", "feeds", "feedback")  # of what has one offset
-SAMPLES = 1024  # redraws of a page: a chance of .02 has a standard error of .0044
+COHORTS_MAX = 64  # that are told apart
+OTHERS = "(others)"
 
 
 class Input(NamedTuple):
@@ -38,31 +48,14 @@ class Input(NamedTuple):
 
 
 class Question(NamedTuple):
-    """The policy that is asked about, how what was shown speaks of it, and of which feeds."""
+    """The policy that is asked about, and how.
 
-    policy: Policy
-    match: Match
-    explored_only: bool = False
-    samples: int = SAMPLES
-
-
-class Observed(NamedTuple):
-    """All feeds of a log that speak of the policy, in the log's order.
-
-    `recorded` and `asked` are what the log's policy and the one that is asked about would show; `shares` (feeds, 2,
-    pools) are slots that are expected of either. `cohorts` names the numbers in `logged`. `later_pages` is how many
-    pages went on from others and were left out, `explored` how many of the feeds were mixed at random.
+    `cohort_by` is the key of a request's context that feeds are told apart by; without it, by the policy's cohorts.
     """
 
-    logged: Logged
-    recorded: Chosen
-    asked: Chosen
-    shares: FloatArray
-    pools: list[str]
-    cohorts: list[str]
-    later_pages: int
-    explored: int
-    made: list[Decision]
+    policy: Policy
+    how: Matching
+    cohort_by: str = ""
 
 
 def inputs_of(folder: Path) -> Iterator[Input]:
@@ -80,21 +73,15 @@ def _ranked(folder: Path, topic: Topic, rank: int) -> Iterator[tuple[int, int, I
 def asked_of(recorded: Policy, policy: Policy, match: Match | None) -> tuple[Match, Policy, list[str]]:
     """How a log of one policy can be asked about another: by pools or items, with what keys as they were recorded.
 
-    Raises InputError where it cannot.
+    Raises InputError for what cannot be matched by pools, UnsupportedError for candidates that the log lacks.
     """
-    for table in ("pools", "actions"):
-        names = [list(getattr(one, table)) for one in (recorded, policy)]
-        if names[0] != names[1]:
-            raise InputError(
-                f"the log's policy has the {table} {', '.join(names[0])} and the new one {', '.join(names[1])}: a "
-                f"what-if needs the same {table} in the same order"
-            )
-    if list(recorded.rewarded) != list(policy.rewarded):
-        raise InputError("a what-if needs the same actions to have a reward: give others a small one instead of 0")
+    new = sorted(policy.external - recorded.external)
+    if new:
+        raise UnsupportedError(f"the log has no candidates for the external pool {new[0]!r}, which is new")
     usable, kept = with_what_was_learned(policy, recorded)
     alike = lists_alike(usable, recorded)
     if match == "pool" and not alike:
-        raise InputError("the policies' pools list other items, so feeds can only be matched by item: leave out --match")
+        raise InputError("the pools of both policies list other items, so match by item: leave out --match pool")
     return match or ("pool" if alike else "item"), usable, kept
 
 
@@ -140,18 +127,18 @@ class WhatIf:
         if request is None:
             raise InputError(f"request {request_id} of user {user} was decided and never asked")
         runner, question = self._runner, self._question
-        counts = record.explored or not question.explored_only
+        explored_only = question.how.explored_only
+        counts = record.explored or not explored_only
         if record.start:
             self._later_pages += 1
         elif counts and record.slot_items:
             gathered = runner.gather(request, at_ms)
             check_lists(record, gathered)
             state, facts = runner.state(user), self._asked_facts(gathered.facts)
-            basis = replace(record, epsilon=1.0) if question.explored_only else record
-            found = evidence_of(state, request, basis, gathered, facts, question.match, question.samples)
+            found = evidence_of(state, request, record, gathered, facts, question.how)
             self._feeds[user, request_id] = len(self._evidence)
             self._evidence.append(found)
-            weight = 1.0 / record.epsilon if question.explored_only else 1.0
+            weight = 1.0 / record.epsilon if explored_only else 1.0
             self._records.append((user, weight, record.explored))
             self._reactions.append((0, {}))
         runner.adopt(request, record, at_ms)
@@ -160,9 +147,7 @@ class WhatIf:
     def _asked_facts(self, facts: Facts) -> Facts:
         """The same facts under the policy that is asked about."""
         if self._facts is None or self._facts[0] is not facts:
-            known = Facts(
-                self._question.policy, facts.population, facts.catalogue, facts.embeddings, facts.items
-            )
+            known = Facts(self._question.policy, facts.population, facts.catalogue, facts.embeddings, facts.items)
             self._facts = facts, known
         return self._facts[1]
 
@@ -178,43 +163,52 @@ class WhatIf:
             raise InputError("the log has no feed that speaks of the policy: record more, or all feeds instead")
         evidence = self._evidence
         slots = max(one.kinds.size for one in evidence)
-        kinds = max(one.chances.shape[1] for one in evidence)
+        kinds = max(one.chances.shape[2] for one in evidence)
         names = list(dict.fromkeys(part.pool for one in evidence for part in one.made.pools))
-        cohorts = sorted({one.made.cohort for one in evidence})
+        cohorts, cohort_of = self._cohorts()
         users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _ in self._records))}
         shape = (len(evidence), slots)
-        shown, rewards, ratios = np.full(shape, NOTHING, np.int64), np.zeros(shape), np.zeros(shape)
-        chances = np.zeros((2, *shape, kinds))
+        shown, rewards = np.full(shape, NOTHING, np.int64), np.zeros(shape)
+        ratios, chances = np.zeros((2, *shape)), np.zeros((2, *shape, kinds))
         for feed, one in enumerate(evidence):
             held = one.kinds.size
-            shown[feed, :held], ratios[feed, :held] = one.kinds, one.ratios
-            chances[0, feed, :held], chances[1, feed, :held] = one.logged, one.chances
+            shown[feed, :held], ratios[:, feed, :held], chances[:, feed, :held] = one.kinds, one.ratios, one.chances
             rewards[feed, :held] = self._rewards(feed, held)
         logged = Logged(
             np.array([users[user] for user, _, _ in self._records], np.int64),
-            np.array([cohorts.index(one.made.cohort) for one in evidence], np.int64),
+            cohort_of,
             np.array([weight for _, weight, _ in self._records]),
             shown,
             rewards,
         )
-        none = np.zeros(len(evidence))
+        beyond = np.array([one.beyond for one in evidence])
         return Observed(
             logged,
-            Chosen((shown != NOTHING).astype(np.float64), chances[0], none),
-            Chosen(ratios, chances[1], np.array([one.beyond for one in evidence])),
+            Chosen(ratios[0], chances[0], beyond[:, 0]),
+            Chosen(ratios[1], chances[1], beyond[:, 1]),
             np.array([one.shares for one in evidence]),
             names,
             cohorts,
             self._later_pages,
             sum(explored for _, _, explored in self._records),
-            [one.made for one in evidence],
         )
+
+    def _cohorts(self) -> tuple[list[str], IntArray]:
+        """The names of cohorts, and the number of each feed's; beyond COHORTS_MAX the smallest are one."""
+        key = self._question.cohort_by
+        own = [one.made.request.context.get(key, "") if key else one.made.cohort for one in self._evidence]
+        largest = [name for name, _ in Counter(own).most_common()]
+        names = sorted(largest[:COHORTS_MAX])
+        number = {name: at for at, name in enumerate(names)}
+        if len(largest) > len(names):
+            names.append(OTHERS)
+        return names, np.array([number.get(name, COHORTS_MAX) for name in own], np.int64)
 
     def _rewards(self, feed: int, slots: int) -> FloatArray:
         """What each slot earned by the rewards of the policy that is asked about: views that were acted on."""
         seen, acted = self._reactions[feed]
         earned = np.zeros(slots)
-        for action, reward in self._question.policy.rewarded.items():
+        for action, reward in self._question.policy.rewards.items():
             bits = acted.get(action, 0) & seen
             for slot in range(slots):
                 earned[slot] += reward * (bits >> slot & 1)

@@ -1,9 +1,9 @@
 """Off-policy estimation: what another policy would have earned on the feeds of a log, slot by slot.
 
-A slot that held a of kind k counts with the weight w = P_new(a in slot j) / P_log(a in slot j), both given what was
-known when the feed was asked for. This is the item-position model: what a slot earns depends on the slot and on what
-stands there, and not on the rest of the page (Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay and Wen, "Offline
-Evaluation of Ranking Policies with Click Models", KDD 2018). No weight is clipped.
+A slot j that held a, of kind k, counts with the weight w = P_new(a in j) / P_log(a in j), both given what was known
+when the feed was asked for. This is the item-position model: what a slot earns depends on the slot and on what stands
+there, and not on the rest of the page (Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay and Wen, "Offline Evaluation
+of Ranking Policies with Click Models", KDD 2018). No weight is clipped.
 
 Every estimate is a mean over feeds of a score, so intervals, differences and parts of the log come of the scores:
 
@@ -18,12 +18,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from msgspec import Struct
+from scipy.special import ndtri
 
 from blending.types import BoolArray, FloatArray, IntArray
 
 Method = Literal["ips", "snips", "dr"]
 METHODS: tuple[Method, ...] = ("ips", "snips", "dr")
-Z = 1.959964  # of a two-sided 95 % interval
+DOUBT = 0.05  # the chance that an interval, or any of a family of them, misses
 FOLDS = 5  # of users: the model of a fold is fitted on the others
 CELL_VIEWS = 30.0  # slots' worth of the coarser rate that a cell of the model begins with
 NOTHING = -1  # the kind of a slot that held nothing
@@ -131,8 +132,10 @@ def modelled(logged: Logged, kinds: int) -> FloatArray:
     return np.asarray(rate[folds, logged.cohorts], np.float64).reshape(feeds, slots, kinds)
 
 
-def mean_of(scores: FloatArray, logged: Logged, part: BoolArray | None = None) -> Estimate:
+def mean_of(scores: FloatArray, logged: Logged, part: BoolArray | None = None, among: int = 1) -> Estimate:
     """The weighted mean of scores over a part (feeds,) of the log, with an interval over its users.
+
+    It is one of `among` intervals that shall all hold together (Bonferroni).
 
     The variance is that of a ratio of two sums over users, Σ_u (Σ_f g (s - m))² U / (U - 1) / (Σ g)².
     """
@@ -146,7 +149,8 @@ def mean_of(scores: FloatArray, logged: Logged, part: BoolArray | None = None) -
         return Estimate(mean, None, None)
     off = np.bincount(logged.users, weights * (scores - mean))
     error = float(np.sqrt((off * off).sum() * users.size / (users.size - 1))) / total
-    return Estimate(mean, mean - Z * error, mean + Z * error)
+    half = float(ndtri(1.0 - DOUBT / (2.0 * among))) * error
+    return Estimate(mean, mean - half, mean + half)
 
 
 def support_of(logged: Logged, chosen: Chosen, part: BoolArray | None = None) -> Support:

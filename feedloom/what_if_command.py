@@ -1,0 +1,92 @@
+"""`feedloom policy what-if`: what a policy would have shown and earned on recorded traffic."""
+
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from engine.offline.verdict import Limits, verdict_of
+from engine.what_if import SAMPLES, Match, Matching, UnsupportedError
+from feedloom.progress import progress_bar
+from feedloom.propensities_command import feeds_of
+from feedloom.what_if_report import print_verdict
+from streams.policy_file import read_policy
+from streams.recording import recorded_policy
+from streams.what_if import Question, WhatIf, asked_of, inputs_of
+
+LIMITS = Limits()
+
+
+@click.command("what-if")
+@click.argument("policy", metavar="NEW.toml", type=click.Path(path_type=Path))
+@click.option("--log", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A recording.")
+@click.option("--only", type=click.Choice(["explored"]), help="Look only at feeds that were mixed at random.")
+@click.option(
+    "--match",
+    type=click.Choice(["pool", "item"]),
+    help="What makes a slot the same: its pool, or its item.  [default: pool where the lists are the same]",
+)
+@click.option("--by", "cohort_by", metavar="KEY", default="", help="Key of a request's context to tell cohorts by.")
+@click.option(
+    "--least-users",
+    type=click.FloatRange(0.0),
+    default=LIMITS.users_min,
+    show_default=True,
+    help="Effective users below which the log says nothing.",
+)
+@click.option(
+    "--samples", type=click.IntRange(1), default=SAMPLES, show_default=True, help="Redraws of a page for chances."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def what_if(
+    policy: Path,
+    folder: Path,
+    only: str | None,
+    match: Match | None,
+    cohort_by: str,
+    least_users: float,
+    samples: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Say what NEW.toml would have shown and earned on the traffic of a log: better or worse, and by how much.
+
+    Users and what is learned are as they were; one page at a time is asked anew. Exit 1 where the log cannot say.
+    """
+    recorded, asked = recorded_policy(folder), read_policy(policy)
+    try:
+        matched, usable, kept = asked_of(recorded, asked, match)
+    except UnsupportedError as error:
+        refuse(str(error), as_json=as_json)
+        return
+    question = Question(usable, Matching(matched, only == "explored", samples), cohort_by)
+    with progress_bar() as bar:
+        task = bar.add_task("asking", total=feeds_of(folder))
+        observed = WhatIf(recorded, question).read(inputs_of(folder), lambda: bar.advance(task))
+    verdict = verdict_of(observed, LIMITS._replace(users_min=least_users))
+    notes = [f"slots are the same if their {matched} is"]
+    if kept:
+        notes.append(f"what was learned is as it was, so these keys are as recorded: {', '.join(kept)}")
+    if recorded.rewards != usable.rewards:
+        notes.append("both policies are valued by the new rewards")
+    if as_json:
+        document = {
+            "recorded": recorded.version,
+            "asked": asked.version,
+            "match": matched,
+            "as_recorded": kept,
+            **msgspec.to_builtins(verdict),
+        }
+        click.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
+    else:
+        print_verdict(verdict, notes, Console())
+    if verdict.refused:
+        sys.exit(1)
+
+
+def refuse(reason: str, *, as_json: bool) -> None:
+    """Say why no log could speak of the policy, and exit 1."""
+    click.echo(msgspec.json.encode({"refused": reason}).decode() if as_json else f"refused: {reason}")
+    sys.exit(1)
