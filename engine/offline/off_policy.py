@@ -1,9 +1,9 @@
 """Off-policy estimation: what another policy would have earned on the feeds of a log, slot by slot.
 
 A slot j that held a, of kind k, counts with the weight w = P_new(a in j) / P_log(a in j), both given what was known
-when the feed was asked for. This is the item-position model: what a slot earns depends on the slot and on what stands
-there, and not on the rest of the page (Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay and Wen, "Offline Evaluation
-of Ranking Policies with Click Models", KDD 2018). No weight is clipped.
+when the feed was asked for. This is the item-position model: what a slot earns depends on the slot and on what
+stands there, and not on the rest of the page (Li, Abbasi-Yadkori, Kveton, Muthukrishnan, Vinay and Wen, "Offline
+Evaluation of Ranking Policies with Click Models", KDD 2018). No weight is clipped.
 
 Every estimate is a mean over feeds of a score, so intervals, differences and parts of the log come of the scores:
 
@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from msgspec import Struct
-from scipy.special import ndtri
+from scipy.special import stdtrit
 
 from blending.types import BoolArray, FloatArray, IntArray
 
@@ -137,7 +137,8 @@ def mean_of(scores: FloatArray, logged: Logged, part: BoolArray | None = None, a
 
     It is one of `among` intervals that shall all hold together (Bonferroni).
 
-    The variance is that of a ratio of two sums over users, Σ_u (Σ_f g (s - m))² U / (U - 1) / (Σ g)².
+    The variance is that of a ratio of two sums over users, Σ_u (Σ_f g (s - m))² U / (U - 1) / (Σ g)², and the
+    quantile Student's t of U - 1.
     """
     weights = logged.weights if part is None else np.where(part, logged.weights, 0.0)
     total = float(weights.sum())
@@ -149,7 +150,7 @@ def mean_of(scores: FloatArray, logged: Logged, part: BoolArray | None = None, a
         return Estimate(mean, None, None)
     off = np.bincount(logged.users, weights * (scores - mean))
     error = float(np.sqrt((off * off).sum() * users.size / (users.size - 1))) / total
-    half = float(ndtri(1.0 - DOUBT / (2.0 * among))) * error
+    half = float(stdtrit(users.size - 1, 1.0 - DOUBT / (2.0 * among))) * error
     return Estimate(mean, mean - half, mean + half)
 
 

@@ -43,7 +43,7 @@ class Observed(NamedTuple):
 class Limits(NamedTuple):
     """Below what support a log says nothing: effective users, and the part of the new pages it could not show."""
 
-    users_min: float = 100.0
+    users_min: float = 50.0
     beyond_max: float = 0.05
 
 
