@@ -61,7 +61,10 @@ class Evidence(NamedTuple):
 
 
 def with_what_was_learned(policy: Policy, recorded: Policy) -> tuple[Policy, list[str]]:
-    """The policy as it can be asked about, and the keys in which it is as recorded, not as it says."""
+    """The policy as it can be asked about, and the keys in which it is as recorded, not as it says.
+
+    Actions are in the log's order; those of its actions that are worth nothing are named by both.
+    """
     kept = [
         f"{table}.{key}"
         for table, keys in (*((name, None) for name in LEARNED), ("blend", LEARNED_BLEND))
@@ -70,7 +73,10 @@ def with_what_was_learned(policy: Policy, recorded: Policy) -> tuple[Policy, lis
     ]
     blend = replace(policy.blend, **{key: getattr(recorded.blend, key) for key in LEARNED_BLEND})
     tables = {name: getattr(recorded, name) for name in LEARNED}
-    return replace(policy, blend=blend, **tables), kept
+    nothing = {name: action for name, action in recorded.actions.items() if not action.reward}
+    known = {name: {**nothing, **policy.actions}.get(name) for name in recorded.actions}
+    actions = {**{name: action for name, action in known.items() if action}, **policy.actions}
+    return replace(policy, actions=actions, blend=blend, **tables), kept
 
 
 def lists_alike(policy: Policy, recorded: Policy) -> bool:

@@ -20,21 +20,22 @@ def print_verdict(verdict: Verdict, notes: list[str], console: Console) -> None:
 
 
 def print_shares(verdict: Verdict, console: Console) -> None:
-    """Print the shares of slots by cohort and pool, of the log's policy and of the new one, and the rewards."""
-    pools = list(verdict.recorded_shares)
-    grid = table.Table(
-        "cohort", "feeds", *(f"{pool} %" for pool in pools), "reward", box=box.SIMPLE_HEAD, show_edge=False
-    )
-    rows: list[Cohort | Verdict] = [*verdict.cohorts] if len(verdict.cohorts) > 1 else []
-    for row in (*rows, verdict):
-        name = (row.cohort or NAMELESS) if isinstance(row, Cohort) else "all feeds"
-        shares = [
-            f"{before * 100.0:.1f} → {row.asked_shares[pool] * 100.0:.1f}"
-            for pool, before in row.recorded_shares.items()
+    """Print by cohort each pool's part of the slots, and the reward: of the log's policy, and of the new one."""
+    grid = table.Table("cohort", "feeds", "", "log", "new", "shift", box=box.SIMPLE_HEAD, show_edge=False)
+    blocks: list[Cohort | Verdict] = [verdict, *(verdict.cohorts if len(verdict.cohorts) > 1 else ())]
+    for block in blocks:
+        name = (block.cohort or NAMELESS) if isinstance(block, Cohort) else "all feeds"
+        rows = [
+            (pool, f"{before:.1%}", f"{block.asked_shares[pool]:.1%}", f"{block.asked_shares[pool] - before:+.1%}")
+            for pool, before in block.recorded_shares.items()
         ]
-        reward = "?" if verdict.refused else f"{row.reward.recorded.mean:.4g} → {row.reward.asked.mean:.4g}"
-        cells = (name, f"{row.support.feeds:,}", *shares, reward)
-        grid.add_row(*(Text(cell) for cell in cells), style="bold" if isinstance(row, Verdict) else None)
+        if not verdict.refused:
+            reward = block.reward
+            means = f"{reward.recorded.mean:.4g}", f"{reward.asked.mean:.4g}", f"{reward.difference.mean:+.4g}"
+            rows.append(("reward per feed", *means))
+        for number, row in enumerate(rows):
+            head = (name, f"{block.support.feeds:,}") if number == 0 else ("", "")
+            grid.add_row(*(Text(cell) for cell in (*head, *row)), end_section=number == len(rows) - 1)
     console.print(grid)
 
 
@@ -46,7 +47,8 @@ def told_rewards(verdict: Verdict) -> list[str]:
     ]
     worst = next((cohort for cohort in verdict.cohorts if cohort.cohort == verdict.worst), None)
     if worst is not None and len(verdict.cohorts) > 1:
-        lines.append(f"worst hit: {worst.cohort or NAMELESS}, {told_difference(worst.reward)}")
+        what = "worst hit" if (worst.reward.relative or 0.0) < 0.0 else "nobody loses, least to win"
+        lines.append(f"{what}: {worst.cohort or NAMELESS}, {told_difference(worst.reward)}")
     return lines
 
 

@@ -90,6 +90,7 @@ class WhatIf:
 
     def __init__(self, recorded: Policy, question: Question) -> None:
         """Before the first record. `question` is asked as `asked_of` says."""
+        self._recorded = recorded
         self._question = question
         self._runner = EmbeddedRunner(recorded)
         self._facts: tuple[Facts, Facts] | None = None
@@ -164,7 +165,7 @@ class WhatIf:
         evidence = self._evidence
         slots = max(one.kinds.size for one in evidence)
         kinds = max(one.chances.shape[2] for one in evidence)
-        names = list(dict.fromkeys(part.pool for one in evidence for part in one.made.pools))
+        names = list(dict.fromkeys([*self._recorded.pools, *self._question.policy.pools]))
         cohorts, cohort_of = self._cohorts()
         users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _ in self._records))}
         shape = (len(evidence), slots)

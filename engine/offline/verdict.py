@@ -151,7 +151,8 @@ def _reward(logged: Logged, recorded: FloatArray, asked: FloatArray, part: BoolA
 
 def _shares(observed: Observed, part: BoolArray) -> tuple[dict[str, float], dict[str, float]]:
     """Shares of slots by pool, expected of the log's policy and of the other one."""
-    sums = np.tensordot(np.where(part, observed.logged.weights, 0.0), observed.shares, 1)
+    weights = np.where(part, observed.logged.weights, 0.0)
+    sums = (weights[:, None, None] * observed.shares).sum(axis=0)
     recorded, asked = (sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)).tolist()
     names = observed.pools
     return dict(zip(names, recorded, strict=True)), dict(zip(names, asked, strict=True))
