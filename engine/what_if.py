@@ -71,12 +71,21 @@ def with_what_was_learned(policy: Policy, recorded: Policy) -> tuple[Policy, lis
         for key in keys or getattr(policy, table).__struct_fields__
         if getattr(getattr(policy, table), key) != getattr(getattr(recorded, table), key)
     ]
+    kept += [f"pools.{name}.share" for name, pool in policy.pools.items() if pool.share != _share(name, recorded)]
+    pools = {
+        name: replace(pool, share=min(_share(name, recorded), pool.cap)) for name, pool in policy.pools.items()
+    }
     blend = replace(policy.blend, **{key: getattr(recorded.blend, key) for key in LEARNED_BLEND})
     tables = {name: getattr(recorded, name) for name in LEARNED}
     nothing = {name: action for name, action in recorded.actions.items() if not action.reward}
     known = {name: {**nothing, **policy.actions}.get(name) for name in recorded.actions}
     actions = {**{name: action for name, action in known.items() if action}, **policy.actions}
-    return replace(policy, actions=actions, blend=blend, **tables), kept
+    return replace(policy, pools=pools, actions=actions, blend=blend, **tables), kept
+
+
+def _share(name: str, recorded: Policy) -> float:
+    """The long-run share of a pool in the log, which its floors there come of."""
+    return recorded.pools[name].share if name in recorded.pools else 0.0
 
 
 def lists_alike(policy: Policy, recorded: Policy) -> bool:
