@@ -49,6 +49,13 @@ def test_the_commands_of_the_simulations_page_run(tmp_path: Path) -> None:
     assert run_all((ROOT / "docs" / "simulation.md").read_text(), tmp_path) == 4
 
 
+def test_the_example_of_what_if_finds_that_the_policy_is_better(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "what-if.md").read_text()
+    for name, block in zip(("recorded.toml", "new.toml"), blocks("toml", text), strict=True):
+        (tmp_path / name).write_text(block)
+    assert run_all(text, tmp_path) == 2
+
+
 def test_the_readmes_policy_is_one(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(blocks("toml")[0])
