@@ -46,13 +46,13 @@ class Matching(NamedTuple):
 class Evidence(NamedTuple):
     """One feed of a log under the log's policy and another one, rows 0 and 1 of what has both.
 
-    `made` is the page that the other would have made. `kinds` (slots,) is what the log's page held, by pool, or 0
+    `cohort` is the other policy's. `kinds` (slots,) is what the log's page held, by pool, or 0
     where items are matched; `ratios` (2, slots) how likely that was over how likely it was in the log, and
     `chances` (2, slots, kinds) those of all kinds. `beyond` (2,) is how many slots' worth of it the log could not
     have shown, `shares` (2, pools) how many slots each pool can expect.
     """
 
-    made: Decision
+    cohort: str
     kinds: IntArray
     ratios: FloatArray
     chances: FloatArray
@@ -146,7 +146,7 @@ def evidence_of(
     shown[: held.size] = held if how.match == "pool" else 0
     beyond = np.where(log == 0.0, chances[:2], 0.0).sum(axis=(1, 2))
     chances = chances[:2] if how.match == "pool" else chances[:2].sum(axis=2, keepdims=True)
-    return Evidence(made, shown, ratios, chances, beyond, pools[:2].sum(axis=1))
+    return Evidence(made.cohort, shown, ratios, chances, beyond, pools[:2].sum(axis=1))
 
 
 def _placed(record: Decision, lists: Lists, how: Matching, key: np.uint64, kinds: dict[str, int]) -> Placement:

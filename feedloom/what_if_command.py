@@ -1,6 +1,7 @@
 """`feedloom policy what-if`: what a policy would have shown and earned on recorded traffic."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -10,18 +11,25 @@ from rich.console import Console
 from engine.offline.verdict import Limits, verdict_of
 from engine.what_if import SAMPLES, Match, Matching, UnsupportedError
 from feedloom.progress import progress_bar
-from feedloom.propensities_command import feeds_of
 from feedloom.what_if_report import print_verdict
+from streams.kept_traffic import kept_traffic
+from streams.past import recorded_traffic
 from streams.policy_file import read_policy
-from streams.recording import recorded_policy
-from streams.what_if import Question, WhatIf, asked_of, inputs_of
+from streams.what_if import Question, WhatIf, asked_of
 
 LIMITS = Limits()
 
 
 @click.command("what-if")
 @click.argument("policy", metavar="NEW.toml", type=click.Path(path_type=Path))
-@click.option("--log", "folder", required=True, metavar="DIR", type=click.Path(path_type=Path), help="A recording.")
+@click.option(
+    "--log",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A recording, or the data of a server.",
+)
 @click.option("--only", type=click.Choice(["explored"]), help="Look only at feeds that were mixed at random.")
 @click.option(
     "--match",
@@ -55,32 +63,35 @@ def what_if(
 
     Users and what is learned are as they were; one page at a time is asked anew. Exit 1 where the log cannot say.
     """
-    recorded, asked = recorded_policy(folder), read_policy(policy)
-    try:
-        matched, usable, kept = asked_of(recorded, asked, match)
-    except UnsupportedError as error:
-        refuse(str(error), as_json=as_json)
-        return
-    question = Question(usable, Matching(matched, only == "explored", samples), cohort_by)
-    with progress_bar() as bar:
-        task = bar.add_task("asking", total=feeds_of(folder))
-        observed = WhatIf(recorded, question).read(inputs_of(folder), lambda: bar.advance(task))
+    asked = read_policy(policy)
+    with ExitStack() as stack:
+        kept = (folder / "about.json").exists()
+        traffic = stack.enter_context(kept_traffic(folder)) if kept else recorded_traffic(folder)
+        try:
+            matched, usable, as_recorded = asked_of(traffic.policy, asked, match)
+        except UnsupportedError as error:
+            refuse(str(error), as_json=as_json)
+            return
+        question = Question(usable, Matching(matched, only == "explored", samples), cohort_by)
+        bar = stack.enter_context(progress_bar())
+        task = bar.add_task("asking", total=traffic.feeds)
+        observed = WhatIf(traffic, question).read(lambda: bar.advance(task))
     verdict = verdict_of(observed, LIMITS._replace(users_min=least_users))
-    notes = [f"slots are the same if their {matched} is"]
-    if kept:
-        notes.append(f"what was learned is as it was, so these keys are as recorded: {', '.join(kept)}")
-    if recorded.rewards != usable.rewards:
-        notes.append("both policies are valued by the new rewards")
     if as_json:
         document = {
-            "recorded": recorded.version,
+            "recorded": traffic.policy.version,
             "asked": asked.version,
             "match": matched,
-            "as_recorded": kept,
+            "as_recorded": as_recorded,
             **msgspec.to_builtins(verdict),
         }
         click.echo(msgspec.json.format(msgspec.json.encode(document)).decode())
     else:
+        notes = [f"slots are the same if their {matched} is"]
+        if as_recorded:
+            notes.append(f"what was learned is as it was, so these keys are as recorded: {', '.join(as_recorded)}")
+        if traffic.policy.rewards != usable.rewards:
+            notes.append("both policies are valued by the new rewards")
         print_verdict(verdict, notes, Console())
     if verdict.refused:
         sys.exit(1)

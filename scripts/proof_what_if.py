@@ -36,8 +36,9 @@ from engine.what_if import Match, Matching  # noqa: E402
 from simulator.closed_loop import FeedloomLife, policy_for  # noqa: E402
 from simulator.worlds import WORLDS, World  # noqa: E402
 from streams.embedded import EmbeddedRunner  # noqa: E402
+from streams.past import Input, RecordedPast, Traffic  # noqa: E402
 from streams.recording import Entry  # noqa: E402
-from streams.what_if import Input, Question, WhatIf, asked_of  # noqa: E402
+from streams.what_if import Question, WhatIf, asked_of  # noqa: E402
 
 USERS, FEEDS, SAMPLES = 200, 2, 256
 BUCKET = 0.98  # of the recorded feeds are mixed at random
@@ -143,7 +144,8 @@ def estimated(setting: Setting, seed: int, name: str, users: int = USERS) -> Ver
     recorded_policy, inputs = recorded(WORLDS[setting.world], seed, users)
     _, usable, _ = asked_of(recorded_policy, asked(name, seed), setting.match)
     question = Question(usable, Matching(setting.match, explored_only=True, samples=SAMPLES))
-    return verdict_of(WhatIf(recorded_policy, question).read(inputs))
+    traffic = Traffic(recorded_policy, RecordedPast(recorded_policy), users * FEEDS, lambda: iter(inputs))
+    return verdict_of(WhatIf(traffic, question).read())
 
 
 def truths(world: World, names: Sequence[str], recordings: int) -> dict[str, list[float]]:

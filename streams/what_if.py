@@ -5,9 +5,7 @@ it was when the feed was asked for. What the other policy makes is looked at, an
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from heapq import merge
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +18,6 @@ from engine.facts import Facts
 from engine.offline.off_policy import NOTHING, Chosen, Logged
 from engine.offline.verdict import Observed
 from engine.policy import Policy
-from engine.pools import Gathered
 from engine.what_if import (
     Evidence,
     Match,
@@ -30,21 +27,10 @@ from engine.what_if import (
     lists_alike,
     with_what_was_learned,
 )
-from streams.codec import Value
-from streams.embedded import EmbeddedRunner
-from streams.recording import Topic, read_topic
+from streams.past import Traffic, UnknownError
 
-ORDER: tuple[Topic, ...] = ("items", "requests", "feeds", "feedback")  # of what has one offset
 COHORTS_MAX = 64  # that are told apart
 OTHERS = "(others)"
-
-
-class Input(NamedTuple):
-    """A record of the log: its time, what it is, and where it stands."""
-
-    at_ms: int
-    value: Value
-    place: str
 
 
 class Question(NamedTuple):
@@ -56,18 +42,6 @@ class Question(NamedTuple):
     policy: Policy
     how: Matching
     cohort_by: str = ""
-
-
-def inputs_of(folder: Path) -> Iterator[Input]:
-    """The records of a recording in the order of its log, each decision after its request."""
-    topics = (_ranked(folder, topic, rank) for rank, topic in enumerate(ORDER))
-    for _, _, found in merge(*topics, key=lambda one: one[:2]):
-        yield found
-
-
-def _ranked(folder: Path, topic: Topic, rank: int) -> Iterator[tuple[int, int, Input]]:
-    for line in read_topic(folder, topic):
-        yield line.offset, rank, Input(line.at_ms, line.value, line.place)
 
 
 def asked_of(recorded: Policy, policy: Policy, match: Match | None) -> tuple[Match, Policy, list[str]]:
@@ -88,33 +62,34 @@ def asked_of(recorded: Policy, policy: Policy, match: Match | None) -> tuple[Mat
 class WhatIf:
     """Reads a log once, and keeps what it says of one policy."""
 
-    def __init__(self, recorded: Policy, question: Question) -> None:
+    def __init__(self, traffic: Traffic, question: Question) -> None:
         """Before the first record. `question` is asked as `asked_of` says."""
-        self._recorded = recorded
+        self._traffic = traffic
+        self._past = traffic.past
         self._question = question
-        self._runner = EmbeddedRunner(recorded)
         self._facts: tuple[Facts, Facts] | None = None
         self._requests: dict[tuple[str, str], Request] = {}
         self._feeds: dict[tuple[str, str], int] = {}
         self._reactions: list[tuple[int, Mapping[str, int]]] = []
         self._evidence: list[Evidence] = []
-        self._records: list[tuple[str, float, bool]] = []  # user, weight, explored
+        self._records: list[tuple[str, str, float, bool]] = []  # user, cohort, weight, explored
         self._later_pages = 0
+        self._unknown = 0
 
-    def read(self, inputs: Iterable[Input], advance: Callable[[], object] = lambda: None) -> Observed:
+    def read(self, advance: Callable[[], object] = lambda: None) -> Observed:
         """All of a log; `advance` is called after every feed. Raises InputError for one that is not whole."""
-        for one in inputs:
+        for one in self._traffic.inputs():
             value = one.value
             try:
                 if isinstance(value, ItemUpdate):
-                    self._runner.put(value, one.at_ms)
+                    self._past.put(value, one.at_ms)
                 elif isinstance(value, Request):
                     self._requests[value.user, value.request_id] = value
                 elif isinstance(value, Decision):
                     self._decided(value, one.at_ms)
                     advance()
                 elif isinstance(value, Seen | Acted | Organic):
-                    self._runner.react(value, one.at_ms)
+                    self._past.react(value, one.at_ms)
                     if not isinstance(value, Organic):
                         self._reacted(value.user, value.request_id)
             except (ValueError, IndexError, ArithmeticError) as error:
@@ -127,23 +102,34 @@ class WhatIf:
         request = self._requests.pop((user, request_id), None)
         if request is None:
             raise InputError(f"request {request_id} of user {user} was decided and never asked")
-        runner, question = self._runner, self._question
-        explored_only = question.how.explored_only
-        counts = record.explored or not explored_only
         if record.start:
             self._later_pages += 1
-        elif counts and record.slot_items:
-            gathered = runner.gather(request, at_ms)
-            check_lists(record, gathered)
-            state, facts = runner.state(user), self._asked_facts(gathered.facts)
-            found = evidence_of(state, request, record, gathered, facts, question.how)
-            self._feeds[user, request_id] = len(self._evidence)
-            self._evidence.append(found)
-            weight = 1.0 / record.epsilon if explored_only else 1.0
-            self._records.append((user, weight, record.explored))
-            self._reactions.append((0, {}))
-        runner.adopt(request, record, at_ms)
+        elif record.slot_items and (record.explored or not self._question.how.explored_only):
+            try:
+                self._ask(request, record, at_ms)
+            except UnknownError:
+                self._unknown += 1
+        self._past.adopt(request, record, at_ms)
         self._reacted(user, request_id)
+
+    def _ask(self, request: Request, record: Decision, at_ms: int) -> None:
+        """Keep what a feed says. Raises UnknownError where it says nothing."""
+        question, user = self._question, request.user
+        if (
+            record.policy_version != self._traffic.policy.version
+            or request.request_id in self._past.state(user).ledger
+        ):
+            raise UnknownError
+        gathered = self._past.gathered(request, record, at_ms)
+        facts = self._asked_facts(gathered.facts)
+        found = evidence_of(self._past.state(user), request, record, gathered, facts, question.how)
+        self._feeds[user, request.request_id] = len(self._evidence)
+        self._evidence.append(found)
+        weight = 1.0 / record.epsilon if question.how.explored_only else 1.0
+        key = question.cohort_by
+        cohort = request.context.get(key, "") if key else found.cohort
+        self._records.append((user, cohort, weight, record.explored))
+        self._reactions.append((0, {}))
 
     def _asked_facts(self, facts: Facts) -> Facts:
         """The same facts under the policy that is asked about."""
@@ -154,7 +140,7 @@ class WhatIf:
 
     def _reacted(self, user: str, request_id: str) -> None:
         """Keep what a feed has earned until now; its row is gone when its window has passed."""
-        feed, row = self._feeds.get((user, request_id)), self._runner.state(user).ledger.get(request_id)
+        feed, row = self._feeds.get((user, request_id)), self._past.state(user).ledger.get(request_id)
         if feed is not None and row is not None:
             self._reactions[feed] = row.seen, row.acted
 
@@ -165,9 +151,9 @@ class WhatIf:
         evidence = self._evidence
         slots = max(one.kinds.size for one in evidence)
         kinds = max(one.chances.shape[2] for one in evidence)
-        names = list(dict.fromkeys([*self._recorded.pools, *self._question.policy.pools]))
+        names = list(dict.fromkeys([*self._traffic.policy.pools, *self._question.policy.pools]))
         cohorts, cohort_of = self._cohorts()
-        users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _ in self._records))}
+        users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _, _ in self._records))}
         shape = (len(evidence), slots)
         shown, rewards = np.full(shape, NOTHING, np.int64), np.zeros(shape)
         ratios, chances = np.zeros((2, *shape)), np.zeros((2, *shape, kinds))
@@ -176,9 +162,9 @@ class WhatIf:
             shown[feed, :held], ratios[:, feed, :held], chances[:, feed, :held] = one.kinds, one.ratios, one.chances
             rewards[feed, :held] = self._rewards(feed, held)
         logged = Logged(
-            np.array([users[user] for user, _, _ in self._records], np.int64),
+            np.array([users[user] for user, _, _, _ in self._records], np.int64),
             cohort_of,
-            np.array([weight for _, weight, _ in self._records]),
+            np.array([weight for _, _, weight, _ in self._records]),
             shown,
             rewards,
         )
@@ -191,13 +177,13 @@ class WhatIf:
             names,
             cohorts,
             self._later_pages,
-            sum(explored for _, _, explored in self._records),
+            self._unknown,
+            sum(explored for _, _, _, explored in self._records),
         )
 
     def _cohorts(self) -> tuple[list[str], IntArray]:
         """The names of cohorts, and the number of each feed's; beyond COHORTS_MAX the smallest are one."""
-        key = self._question.cohort_by
-        own = [one.made.request.context.get(key, "") if key else one.made.cohort for one in self._evidence]
+        own = [cohort for _, cohort, _, _ in self._records]
         largest = [name for name, _ in Counter(own).most_common()]
         names = sorted(largest[:COHORTS_MAX])
         number = {name: at for at, name in enumerate(names)}
@@ -214,14 +200,3 @@ class WhatIf:
             for slot in range(slots):
                 earned[slot] += reward * (bits >> slot & 1)
         return earned
-
-
-def check_lists(record: Decision, gathered: Gathered) -> None:
-    """Raise InputError unless a decision was made of these lists."""
-    for part, ranking in zip(record.pools, gathered.rankings, strict=True):
-        read = gathered.names(ranking.items[: len(part.items)])
-        if ranking.items.size != part.stock or read != part.items:
-            raise InputError(
-                f"request {record.request.request_id} of user {record.request.user} was decided of other items "
-                f"than pool {part.pool} lists now: the log is not whole, or of another version of Feedloom"
-            )

@@ -18,8 +18,9 @@ from simulator.choice import PositionBased
 from simulator.closed_loop import FeedloomLife
 from simulator.worlds import World
 from streams.embedded import EmbeddedRunner
+from streams.past import Input, RecordedPast, Traffic, inputs_of
 from streams.recording import Entry, Recording
-from streams.what_if import Input, Question, WhatIf, asked_of, inputs_of
+from streams.what_if import Question, WhatIf, asked_of
 
 # Rates so far apart that a page of a's earns 2.8 likes more than one of c's.
 WORLD = World("far apart", (0.8, 0.3, 0.1), slots=4, choice=PositionBased((1.0, 0.9, 0.8, 0.7)))
@@ -53,7 +54,12 @@ def verdict(inputs: Sequence[Input], log: Policy, asked: Policy, **how: object) 
     """What a log says of a policy."""
     match, usable, _ = asked_of(log, asked, how.pop("match", None))
     question = Question(usable, Matching(match, samples=200, **how))
-    return verdict_of(WhatIf(log, question).read(inputs))
+    return verdict_of(WhatIf(traffic(inputs, log), question).read())
+
+
+def traffic(inputs: Sequence[Input], log: Policy) -> Traffic:
+    """A log to be read once."""
+    return Traffic(log, RecordedPast(log), 0, lambda: iter(inputs))
 
 
 MIXED = fixed(1.0, 1.0, 4.0, epsilon=0.6)  # shows c most of all, which is the worst
@@ -191,7 +197,7 @@ def test_cohorts_are_told_apart_by_the_context_and_the_smallest_are_one() -> Non
     runner.commit()
     inputs = [Input(entry.at_ms, entry.value, "") for entry in log.entries]
     question = Question(MIXED, Matching("pool", samples=20), "city")
-    found = WhatIf(MIXED, question).read(inputs)
+    found = WhatIf(traffic(inputs, MIXED), question).read()
     assert (len(found.cohorts), found.cohorts[-1]) == (65, "(others)")
     assert (found.logged.cohorts == 64).sum() == 1
     assert (found.logged.cohorts == 0).sum() == 3

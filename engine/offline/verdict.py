@@ -27,7 +27,8 @@ class Observed(NamedTuple):
 
     `recorded` and `asked` are what the log's policy and the one that is asked about would show; `shares` (feeds, 2,
     pools) are slots that are expected of either. `pools` and `cohorts` name the numbers. `later_pages` is how many
-    pages went on from others and were left out, `explored` how many of the feeds were mixed at random.
+    pages went on from others and were left out, `unknown` how many were made of what is not known any more, or by
+    another policy than the log's; `explored` says how many of the feeds were mixed at random.
     """
 
     logged: Logged
@@ -37,6 +38,7 @@ class Observed(NamedTuple):
     pools: list[str]
     cohorts: list[str]
     later_pages: int
+    unknown: int
     explored: int
 
 
@@ -86,6 +88,7 @@ class Verdict(Struct, frozen=True):
     support: Support
     explored: int
     later_pages: int
+    unknown: int
     recorded_shares: dict[str, float]
     asked_shares: dict[str, float]
     cohorts: list[Cohort]
@@ -121,6 +124,7 @@ def verdict_of(observed: Observed, limits: Limits = Limits()) -> Verdict:  # noq
         support=support,
         explored=observed.explored,
         later_pages=observed.later_pages,
+        unknown=observed.unknown,
         recorded_shares=_shares(observed, everything)[0],
         asked_shares=_shares(observed, everything)[1],
         cohorts=cohorts,

@@ -1,0 +1,181 @@
+"""The traffic that `feedloom serve` keeps in its data folder, as it was.
+
+A server's records say when they entered the log, to the millisecond, and a decision names the version of the
+population that it was made with. So users are folded again by the log's time, every version that a decision names
+is fitted again as the server fitted it, and a feed speaks only if the same decision could be made again of what is
+known then: of the same lists and, to CLOSE, the same beliefs. Others were made of records that have lapsed, between
+two records of one moment, or of what was taken out since.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from heapq import heappop, heappush, merge
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engine.catalogue import CatalogueWriter
+from engine.decision import Decision, posterior_of
+from engine.errors import InputError
+from engine.events import ItemUpdate, Reaction, Request
+from engine.facts import Facts
+from engine.fold import close_due, fold
+from engine.policy import Policy
+from engine.pools import Gathered
+from engine.population import Population, Sums, fit
+from engine.population_record import PopulationRecord, population_of
+from engine.revisions import Revisions
+from engine.serve import serve
+from engine.state import Lesson, UserState
+from engine.sums_record import record_of
+from streams.codec import decode, decode_item
+from streams.fitter import fitted
+from streams.local_topics import LocalTopics
+from streams.past import Input, Traffic, UnknownError, gathered_anew, unlike
+from streams.settings import Settings
+
+CLOSE = 1e-6  # relative, of two beliefs that are the same but for the order of sums
+POPULATIONS_KEPT = 4  # a decision's version may be older than the newest
+TOPICS = ("items", "requests", "feeds", "feedback")  # in this order where they have one time
+
+_populations = msgspec.json.Decoder(PopulationRecord)
+
+
+class KeptPast:
+    """What a server knew."""
+
+    def __init__(self, topics: LocalTopics, revisions: Revisions, versions: list[int]) -> None:
+        """`versions` of the population are those that decisions name, rising."""
+        first = revisions.at(0)
+        self._topics = topics
+        self._revisions = revisions
+        self._versions = versions
+        self._states: dict[str, UserState] = {}
+        self._sums = [Sums() for _ in range(topics.partitions)]
+        self._due: list[tuple[int, str]] = []
+        self._catalogue = CatalogueWriter()
+        self._populations: dict[int, Population] = {0: fit(Sums(), first)}
+        self._facts: dict[tuple[int, str], Facts] = {}
+
+    def state(self, user: str) -> UserState:
+        """A user's state now."""
+        return self._states.get(user, UserState())
+
+    def gathered(self, request: Request, record: Decision, at_ms: int) -> Gathered:
+        """What the pools offered. Raises UnknownError where the decision would be another now."""
+        self._pass(at_ms)
+        population = self._populations.get(record.population_version)
+        policy = self._revisions.made_under(record.policy_version)
+        if population is None or policy.version != record.policy_version:
+            raise UnknownError
+        facts = self._facts_of(population, policy)
+        gathered = gathered_anew(self.state(request.user), request, facts, at_ms)
+        if unlike(record, gathered) is not None:
+            raise UnknownError
+        known, made = posterior_of(record), posterior_of(serve(self.state(request.user), request, gathered, at_ms))
+        if not (np.allclose(known.alpha, made.alpha, CLOSE) and np.allclose(known.beta, made.beta, CLOSE)):
+            raise UnknownError
+        return gathered
+
+    def _facts_of(self, population: Population, policy: Policy) -> Facts:
+        """The facts of a version under a policy, with all items."""
+        catalogue, place = self._catalogue.version(), (population.version, policy.version)
+        known = self._facts.get(place)
+        if known is None or known.catalogue is not catalogue:
+            if len(self._facts) > POPULATIONS_KEPT:
+                self._facts.clear()
+            known = self._facts[place] = Facts(policy, population, catalogue)
+        return known
+
+    def put(self, update: ItemUpdate, at_ms: int) -> None:
+        """An item's record."""
+        self._catalogue.put(update, at_ms)
+
+    def adopt(self, request: Request, record: Decision, at_ms: int) -> None:
+        """A decision."""
+        self._pass(at_ms)
+        memory = self._revisions.made_under(record.policy_version).memory
+        folded = fold(self.state(request.user), record, at_ms, memory)
+        self._fold(request.user, folded.state, folded.lessons, at_ms)
+        if folded.outcome == "adopted":
+            heappush(self._due, (at_ms + memory.window_ms, request.user))
+
+    def react(self, reaction: Reaction, at_ms: int) -> None:
+        """A reaction."""
+        self._pass(at_ms)
+        folded = fold(self.state(reaction.user), reaction, at_ms, self._revisions.policy.memory)
+        self._fold(reaction.user, folded.state, folded.lessons, at_ms)
+
+    def _fold(self, user: str, state: UserState, lessons: tuple[Lesson, ...], at_ms: int) -> None:
+        self._states[user] = state
+        if lessons:
+            self._sums[self._topics.part_of(user)].absorb(lessons, at_ms, self._revisions.policy)
+
+    def _pass(self, at_ms: int) -> None:
+        """Let time pass: what is due closes, and versions that decisions name are fitted at their moment."""
+        while self._versions and self._versions[0] <= at_ms:
+            version = self._versions.pop(0)
+            if version:
+                self._close(version)
+                self._fit(version)
+        self._close(at_ms)
+
+    def _close(self, at_ms: int) -> None:
+        while self._due and self._due[0][0] < at_ms:
+            _, user = heappop(self._due)
+            state, lessons = close_due(self.state(user), at_ms, self._revisions.policy.memory)
+            self._fold(user, state, lessons, at_ms)
+
+    def _fit(self, version: int) -> None:
+        policy = self._revisions.before(version)
+        for sums in self._sums:
+            sums.at_ms = version
+        records = [record_of(sums, number, 0, version, policy) for number, sums in enumerate(self._sums)]
+        self._populations[version] = population_of(_populations.decode(fitted(records, policy, version)))
+        for old in sorted(self._populations)[:-POPULATIONS_KEPT]:
+            del self._populations[old]
+
+
+@contextmanager
+def kept_traffic(folder: Path) -> Iterator[Traffic]:
+    """What a server has kept, while it does not run. Raises InputError for a folder that is none, or is in use."""
+    if not (folder / "about.json").exists():
+        raise InputError(f"{folder} is no data folder of `feedloom serve`")
+    topics = LocalTopics(folder, None, Settings().segment_bytes)
+    try:
+        revisions = Revisions(Policy())
+        for chunk in topics.log("policy").read():
+            for record in chunk:
+                with suppress(InputError):  # it was refused when it came
+                    revisions.take(record.value or b"", record.at_ms)
+        feeds, versions, policy = 0, set[int](), ""
+        for one in _inputs(topics, "feeds"):
+            if isinstance(one.value, Decision):
+                feeds, policy = feeds + 1, one.value.policy_version
+                versions.add(one.value.population_version)
+        if not feeds:
+            raise InputError(f"{folder} holds no feed")
+        past = KeptPast(topics, revisions, sorted(versions))
+        yield Traffic(revisions.made_under(policy), past, feeds, lambda: _inputs(topics, *TOPICS))
+    finally:
+        topics.close()
+
+
+def _inputs(topics: LocalTopics, *names: str) -> Iterator[Input]:
+    """The records of these topics by the log's time."""
+    partitions = {name: range(1 if name == "items" else topics.partitions) for name in names}
+    logs = [_records(topics, name, number, rank) for rank, name in enumerate(names) for number in partitions[name]]
+    for _, _, found in merge(*logs, key=lambda one: one[:2]):
+        yield found
+
+
+def _records(topics: LocalTopics, topic: str, number: int, rank: int) -> Iterator[tuple[int, int, Input]]:
+    """The records of a log that can be read; what cannot was refused when it came."""
+    read = decode_item if topic == "items" else decode
+    for chunk in topics.log(topic, number).read():
+        for record in chunk:
+            with suppress(InputError):
+                if record.value is not None:
+                    place = f"{topic}-{number}, offset {record.offset}"
+                    yield record.at_ms, rank, Input(record.at_ms, read(record.value), place)
