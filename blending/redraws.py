@@ -117,21 +117,23 @@ def redrawn_items(
     explored: bool,
     columns: IntArray,
     wide: int,
+    worth: FloatArray,
     samples: int,
     key: np.uint64,
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Chances of each pool and of each item in each slot of a feed's first page: sums over `samples` blends.
 
     As `redrawn`, for what stands in a slot and not only whose it is: `columns` (pools, longest list) is the column
-    of every entry's item, of `wide` in all. The tables are (slots, pools) and (slots, wide). In a feed that is
-    mixed at random the next item of every open pool has that pool's chance.
+    of every entry's item, of `wide` in all. The tables are (slots, pools) and (slots, wide); the last is the first
+    with each chance times `worth` (slots,), that of the k-th item of a pool on the page. In a feed that is mixed
+    at random the next item of every open pool has that pool's chance.
     """
     pools, slots = stock.size, returns.size
     chances = np.zeros((slots, pools))
-    by_pool, by_item = np.zeros((slots, pools)), np.zeros((slots, wide))
+    by_pool, by_item, by_worth = np.zeros((slots, pools)), np.zeros((slots, wide)), np.zeros((slots, pools))
     rates = np.empty((draws, *alpha.shape))
     placed, verdicts = np.empty((2, slots), np.int64), np.empty(items.shape, np.int64)
-    feed, ahead = np.empty(slots, np.int64), np.empty(pools, np.int64)
+    feed, ahead, given = np.empty(slots, np.int64), np.empty(pools, np.int64), np.empty(pools, np.int64)
     for sample in range(samples):
         own = bits_at(key, np.uint64(sample))
         utilities, fell = believed(alpha, beta, rewards, fallback, stock, mode, 0, own, rates)
@@ -153,6 +155,7 @@ def redrawn_items(
             verdicts,
         )
         ahead[:] = 0
+        given[:] = 0
         for slot in range(length):
             for pool in range(pools):
                 chance = chances[slot, pool]
@@ -161,6 +164,8 @@ def redrawn_items(
                     while is_placed(items[pool, ahead[pool]], feed, slot):
                         ahead[pool] += 1
                     by_pool[slot, pool] += chance
+                    by_worth[slot, pool] += chance * worth[given[pool]]
                     by_item[slot, columns[pool, ahead[pool]]] += chance
+            given[placed[0, slot]] += 1
             feed[slot] = items[placed[0, slot], placed[1, slot]]
-    return by_pool, by_item
+    return by_pool, by_item, by_worth

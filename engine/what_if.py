@@ -6,7 +6,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from blending.blend import Lists
-from blending.placement import Placement, placement_of
+from blending.placement import Placement, placement_of, places_of
 from blending.propensity import propensities_of
 from blending.randomness import key_of
 from blending.types import FloatArray, IntArray
@@ -35,12 +35,14 @@ class Matching(NamedTuple):
     """What makes a slot of two policies the same, and where its chances come from.
 
     `explored_only` says that a feed came into the log by being mixed at random. `samples` is the number of redraws
-    where chances are not exact.
+    where chances are not exact. Further items of a pool on a page are worth `delta` times as much each: the log's
+    own returns model, which an estimate may lean on and need not believe.
     """
 
     match: Match
     explored_only: bool = False
     samples: int = SAMPLES
+    delta: float = 1.0
 
 
 class Evidence(NamedTuple):
@@ -48,14 +50,17 @@ class Evidence(NamedTuple):
 
     `cohort` is the other policy's. `kinds` (slots,) is what the log's page held, by pool, or 0
     where items are matched; `ratios` (2, slots) how likely that was over how likely it was in the log, and
-    `chances` (2, slots, kinds) those of all kinds. `beyond` (2,) is how many slots' worth of it the log could not
-    have shown, `shares` (2, pools) how many slots each pool can expect.
+    `chances` (2, slots, kinds) those of all kinds; `worth` (slots,) and `worths` (2, slots, kinds) are the same
+    times what the returns model says. `beyond` (2,) is how many slots' worth of it the log could not have shown,
+    `shares` (2, pools) how many slots each pool can expect.
     """
 
     cohort: str
     kinds: IntArray
     ratios: FloatArray
     chances: FloatArray
+    worth: FloatArray
+    worths: FloatArray
     beyond: FloatArray
     shares: FloatArray
 
@@ -129,6 +134,8 @@ def evidence_of(
         pages.append((replace(record, epsilon=1.0), gathered.lists))
     found = [_placed(page, lists, how, key, kinds) for page, lists in pages]
     pools, held = np.array([one.pools for one in found]), np.array(record.slot_pools, np.int64)
+    worth, worths = np.zeros(request.slots), np.array([one.worths for one in found[:2]])
+    worth[: held.size] = how.delta ** places_of(held)
     chances = pools
     if how.match == "item":
         items = np.unique(np.concatenate([one.items for one in found]))
@@ -145,20 +152,24 @@ def evidence_of(
     shown = np.full(request.slots, NOTHING, np.int64)
     shown[: held.size] = held if how.match == "pool" else 0
     beyond = np.where(log == 0.0, chances[:2], 0.0).sum(axis=(1, 2))
-    chances = chances[:2] if how.match == "pool" else chances[:2].sum(axis=2, keepdims=True)
-    return Evidence(made.cohort, shown, ratios, chances, beyond, pools[:2].sum(axis=1))
+    chances = chances[:2]
+    if how.match == "item":
+        chances, worths = chances.sum(axis=2, keepdims=True), worths.sum(axis=2, keepdims=True)
+    return Evidence(made.cohort, shown, ratios, chances, worth, worths, beyond, pools[:2].sum(axis=1))
 
 
 def _placed(record: Decision, lists: Lists, how: Matching, key: np.uint64, kinds: dict[str, int]) -> Placement:
     """How likely each kind of pool, and each item if these are matched, was to have each slot of a whole page."""
     given = posterior_of(record), rules_of(record), lists, how.samples, key, conditions_of(record)
-    if how.match == "pool":
-        found = Placement(propensities_of(*given).chances, lists.items[:0, 0], np.zeros((0, 0)))
+    if how.match == "pool" and how.delta == 1.0:
+        chances = propensities_of(*given).chances
+        found = Placement(chances, chances, lists.items[:0, 0], np.zeros((0, 0)))
     else:
-        found = placement_of(*given)
-    pools = np.zeros((record.request.slots, len(kinds)))
-    pools[: len(found.pools), [kinds[part.pool] for part in record.pools]] = found.pools
-    return found._replace(pools=pools)
+        found = placement_of(*given, delta=how.delta)
+    columns = [kinds[part.pool] for part in record.pools]
+    pools, worths = np.zeros((2, record.request.slots, len(kinds)))
+    pools[: len(found.pools), columns], worths[: len(found.pools), columns] = found.pools, found.worths
+    return found._replace(pools=pools, worths=worths)
 
 
 def _renumbered(offered: Gathered, gathered: Gathered) -> Lists:

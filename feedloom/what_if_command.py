@@ -72,7 +72,7 @@ def what_if(
         except UnsupportedError as error:
             refuse(str(error), as_json=as_json)
             return
-        question = Question(usable, Matching(matched, only == "explored", samples), cohort_by)
+        question = Question(usable, Matching(matched, only == "explored", samples, traffic.delta), cohort_by)
         bar = stack.enter_context(progress_bar())
         task = bar.add_task("asking", total=traffic.feeds)
         observed = WhatIf(traffic, question).read(lambda: bar.advance(task))
@@ -82,6 +82,7 @@ def what_if(
             "recorded": traffic.policy.version,
             "asked": asked.version,
             "match": matched,
+            "delta": traffic.delta,
             "as_recorded": as_recorded,
             **msgspec.to_builtins(verdict),
         }

@@ -143,8 +143,10 @@ def estimated(setting: Setting, seed: int, name: str, users: int = USERS) -> Ver
     """What a recording says of a policy."""
     recorded_policy, inputs = recorded(WORLDS[setting.world], seed, users)
     _, usable, _ = asked_of(recorded_policy, asked(name, seed), setting.match)
-    question = Question(usable, Matching(setting.match, explored_only=True, samples=SAMPLES))
-    traffic = Traffic(recorded_policy, RecordedPast(recorded_policy), users * FEEDS, lambda: iter(inputs))
+    delta = [one.value.delta for one in inputs if isinstance(one.value, Decision)][-1] or 1.0
+    question = Question(usable, Matching(setting.match, explored_only=True, samples=SAMPLES, delta=delta))
+    past = RecordedPast(recorded_policy)
+    traffic = Traffic(recorded_policy, past, users * FEEDS, delta, lambda: iter(inputs))
     return verdict_of(WhatIf(traffic, question).read())
 
 

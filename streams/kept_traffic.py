@@ -149,15 +149,16 @@ def kept_traffic(folder: Path) -> Iterator[Traffic]:
             for record in chunk:
                 with suppress(InputError):  # it was refused when it came
                     revisions.take(record.value or b"", record.at_ms)
-        feeds, versions, policy = 0, set[int](), ""
+        feeds, versions, policy, delta = 0, set[int](), "", 1.0
         for one in _inputs(topics, "feeds"):
             if isinstance(one.value, Decision):
                 feeds, policy = feeds + 1, one.value.policy_version
+                delta = one.value.delta or 1.0
                 versions.add(one.value.population_version)
         if not feeds:
             raise InputError(f"{folder} holds no feed")
         past = KeptPast(topics, revisions, sorted(versions))
-        yield Traffic(revisions.made_under(policy), past, feeds, lambda: _inputs(topics, *TOPICS))
+        yield Traffic(revisions.made_under(policy), past, feeds, delta, lambda: _inputs(topics, *TOPICS))
     finally:
         topics.close()
 

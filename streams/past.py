@@ -72,19 +72,24 @@ class RecordedPast(EmbeddedRunner):
 
 
 class Traffic(NamedTuple):
-    """A log to be read once: the policy it was made under, what was known, how many feeds, and all records."""
+    """A log to be read once: the policy it was made under, what was known, and all records.
+
+    `feeds` is how many there are, and `delta` the newest returns model of their policy.
+    """
 
     policy: Policy
     past: Past
     feeds: int
+    delta: float
     inputs: Callable[[], Iterator[Input]]
 
 
 def recorded_traffic(folder: Path) -> Traffic:
     """A recording. Raises InputError for what is none."""
     policy = recorded_policy(folder)
-    feeds = sum(1 for _ in read_topic(folder, "feeds"))
-    return Traffic(policy, RecordedPast(policy), feeds, lambda: inputs_of(folder))
+    deltas = [line.value.delta for line in read_topic(folder, "feeds") if isinstance(line.value, Decision)]
+    delta = deltas[-1] if deltas else None
+    return Traffic(policy, RecordedPast(policy), len(deltas), delta or 1.0, lambda: inputs_of(folder))
 
 
 def inputs_of(folder: Path) -> Iterator[Input]:

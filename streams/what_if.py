@@ -155,11 +155,12 @@ class WhatIf:
         cohorts, cohort_of = self._cohorts()
         users = {user: number for number, user in enumerate(dict.fromkeys(user for user, _, _, _ in self._records))}
         shape = (len(evidence), slots)
-        shown, rewards = np.full(shape, NOTHING, np.int64), np.zeros(shape)
-        ratios, chances = np.zeros((2, *shape)), np.zeros((2, *shape, kinds))
+        shown, rewards, worth = np.full(shape, NOTHING, np.int64), np.zeros(shape), np.zeros(shape)
+        ratios, (chances, worths) = np.zeros((2, *shape)), np.zeros((2, 2, *shape, kinds))
         for feed, one in enumerate(evidence):
             held = one.kinds.size
             shown[feed, :held], ratios[:, feed, :held], chances[:, feed, :held] = one.kinds, one.ratios, one.chances
+            worth[feed, :held], worths[:, feed, :held] = one.worth, one.worths
             rewards[feed, :held] = self._rewards(feed, held)
         logged = Logged(
             np.array([users[user] for user, _, _, _ in self._records], np.int64),
@@ -167,12 +168,13 @@ class WhatIf:
             np.array([weight for _, _, weight, _ in self._records]),
             shown,
             rewards,
+            worth,
         )
         beyond = np.array([one.beyond for one in evidence])
         return Observed(
             logged,
-            Chosen(ratios[0], chances[0], beyond[:, 0]),
-            Chosen(ratios[1], chances[1], beyond[:, 1]),
+            Chosen(ratios[0], chances[0], worths[0], beyond[:, 0]),
+            Chosen(ratios[1], chances[1], worths[1], beyond[:, 1]),
             np.array([one.shares for one in evidence]),
             names,
             cohorts,

@@ -24,9 +24,17 @@ def column(*values: float) -> np.ndarray:
 
 
 # Three feeds of two users and one slot: the log tosses a coin for kind 0 or 1, the policy takes kind 0 with .9.
-HAND = Logged(np.array([0, 0, 1]), np.zeros(3, np.int64), np.ones(3), column(0, 1, 0).astype(int), column(1, 0, 1))
-POLICY = Chosen(column(1.8, 0.2, 1.8), np.tile([0.9, 0.1], (3, 1, 1)), np.zeros(3))
-LOG = Chosen(column(1, 1, 1), np.tile([0.5, 0.5], (3, 1, 1)), np.zeros(3))
+HAND = Logged(
+    np.array([0, 0, 1]),
+    np.zeros(3, np.int64),
+    np.ones(3),
+    column(0, 1, 0).astype(int),
+    column(1, 0, 1),
+    column(1, 1, 1),
+)
+NEW, OLD = np.tile([0.9, 0.1], (3, 1, 1)), np.tile([0.5, 0.5], (3, 1, 1))
+POLICY = Chosen(column(1.8, 0.2, 1.8), NEW, NEW, np.zeros(3))
+LOG = Chosen(column(1, 1, 1), OLD, OLD, np.zeros(3))
 
 
 def test_ips_is_the_mean_of_what_was_earned_times_the_weights() -> None:
@@ -59,6 +67,20 @@ def test_dr_is_the_models_mean_and_the_weighted_rest() -> None:
         for one, weight, reward, kind in zip(q, (1.8, 0.2, 1.8), (1, 0, 1), (0, 1, 0), strict=True)
     ]
     assert scores_of(HAND, POLICY, "dr") == pytest.approx(by_hand)
+
+
+def test_dr_is_right_where_the_returns_model_is_though_kinds_are_not_enough() -> None:
+    """A kind's second item is worth half. The log never shows two alike, the policy nothing else.
+
+    Slot 1 earns r in the log, r / 2 under the policy: 1.5 in all with r = 1, which only DR can know.
+    """
+    users, feeds = np.arange(40), 40
+    kinds = np.array([[0, 1], [1, 0]])[users % 2]
+    logged = Logged(users, users * 0, np.ones(feeds), kinds, np.ones((feeds, 2)), np.ones((feeds, 2)))
+    chances = np.tile([1.0, 0.0], (feeds, 2, 1))
+    chosen = Chosen(np.where(kinds == 0, 2.0, 0.0), chances, chances * [[1.0], [0.5]], np.zeros(feeds))
+    assert mean_of(scores_of(logged, chosen, "ips"), logged).mean == pytest.approx(2.0)
+    assert mean_of(scores_of(logged, chosen, "dr"), logged).mean == pytest.approx(1.5)
 
 
 def test_an_interval_is_of_users_and_not_of_feeds() -> None:
@@ -101,8 +123,11 @@ def test_slots_that_held_nothing_earn_and_weigh_nothing() -> None:
         HAND.weights,
         np.array([[0, -1], [1, -1], [0, 1]]),
         np.array([[1.0, 9.0], [0.0, 9.0], [1.0, 0.0]]),
+        np.ones((3, 2)),
     )
-    wide = Chosen(np.array([[1.8, 7.0], [0.2, 7.0], [1.8, 0.2]]), np.zeros((3, 2, 2)), np.zeros(3))
+    wide = Chosen(
+        np.array([[1.8, 7.0], [0.2, 7.0], [1.8, 0.2]]), np.zeros((3, 2, 2)), np.zeros((3, 2, 2)), np.zeros(3)
+    )
     assert scores_of(short, wide, "ips") == pytest.approx([1.8, 0.0, 1.8])
     assert support_of(short, wide).weight_max == 1.8
 
@@ -121,9 +146,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
         kinds = generator.choice(3, (users * feeds, slots), p=logged_chances)
         liking = np.repeat(generator.uniform(0.0, 2.0, users), feeds)[:, None]  # of mean 1
         rewards = (generator.random(kinds.shape) < rates[kinds] * liking).astype(float)
-        one = Logged(who, np.zeros(who.size, np.int64), np.ones(who.size), kinds, rewards)
+        one = Logged(who, np.zeros(who.size, np.int64), np.ones(who.size), kinds, rewards, np.ones(kinds.shape))
         ratios = (chances / logged_chances)[kinds]
-        chosen = Chosen(ratios, np.tile(chances, (who.size, slots, 1)), np.zeros(who.size))
+        table = np.tile(chances, (who.size, slots, 1))
+        chosen = Chosen(ratios, table, table, np.zeros(who.size))
         for method in METHODS:
             found = mean_of(scores_of(one, chosen, method), one)
             held[method] += found.low <= truth <= found.high

@@ -35,14 +35,17 @@ def test_an_item_stands_in_a_slot_as_often_as_it_is_said_to(name: str) -> None:
     case = PLACED[name]
     samples = 1500 if case.rules.order != "greedy" else SAMPLES
     key = key_of(3, "ann", name)
-    found = placement_of(case.posterior, case.rules, case.lists, samples, key, case.page)
-    counts = np.zeros(found.chances.shape)
+    found = placement_of(case.posterior, case.rules, case.lists, samples, key, case.page, delta=0.5)
+    counts, worths = np.zeros(found.chances.shape), np.zeros(found.worths.shape)
     for number in range(REDRAWS):
         made = case.made(f"again {number}")
         shown = case.lists.items[made.slot_pools, made.slot_ranks]
         counts[np.arange(shown.size), np.searchsorted(found.items, shown)] += 1.0
+        for slot, pool in enumerate(made.slot_pools.tolist()):
+            worths[slot, pool] += 0.5 ** made.slot_pools[:slot].tolist().count(pool)
     bound = np.sqrt(np.log(2.0 * 300 / FALSE_ALARM) / 2.0) * np.sqrt(1.0 / samples + 1.0 / REDRAWS)
     assert np.abs(counts / REDRAWS - found.chances).max() < bound
+    assert np.abs(worths / REDRAWS - found.worths).max() < bound
     assert ((found.chances > 0) | (counts == 0) | (counts < REDRAWS / 100)).all()
     assert found.chances.sum(axis=1) == pytest.approx(found.pools.sum(axis=1))
     by_pool = propensities_of(case.posterior, case.rules, case.lists, samples, key, case.page)
@@ -56,10 +59,13 @@ def test_the_pools_chances_are_those_of_the_redraws_that_know_no_items(case: Cas
     for explored in (False, True):
         head = (*case.posterior, case.rules.rewards, case.rules.returns, case.rules.fallback)
         middle = (MODES[case.rules.mode], case.rules.draws, *case.lists, case.page.limits, case.page.pinned[None])
-        pools, items = redrawn_items(*head, *middle, explored, columns, 200, 5, key)
+        worth = 0.5 ** np.arange(case.slots)
+        pools, items, worths = redrawn_items(*head, *middle, explored, columns, 200, worth, 5, key)
         plain, _, _ = redrawn(*head, *middle, case.slots, explored, 0, np.zeros(0, np.int64), 5, key)
         assert pools == pytest.approx(plain, rel=1e-12)
         assert items.sum(axis=1) == pytest.approx(pools.sum(axis=1))
+        assert (worths <= pools * (1.0 + 1e-12)).all()
+        assert worths[0] == pytest.approx(pools[0])
 
 
 def test_a_later_page_and_no_samples_are_refused() -> None:

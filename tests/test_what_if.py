@@ -59,7 +59,7 @@ def verdict(inputs: Sequence[Input], log: Policy, asked: Policy, **how: object) 
 
 def traffic(inputs: Sequence[Input], log: Policy) -> Traffic:
     """A log to be read once."""
-    return Traffic(log, RecordedPast(log), 0, lambda: iter(inputs))
+    return Traffic(log, RecordedPast(log), 0, 1.0, lambda: iter(inputs))
 
 
 MIXED = fixed(1.0, 1.0, 4.0, epsilon=0.6)  # shows c most of all, which is the worst

@@ -11,6 +11,9 @@ Every estimate is a mean over feeds of a score, so intervals, differences and pa
     SNIPS  Σ_j R_j with R_j = Σ w r / Σ w over all feeds     (Swaminathan and Joachims, 2015), as linearised
     DR     Σ_j [Σ_k P_new(k, j) q(k, j) + w (r - q(k, j))]   (Dudík, Langford and Li, 2011), q of other users
 
+The q of DR is a rate times what the returns model says the item is worth after those of its kind before it. So
+where matching kinds is not enough, because a kind's further items are worth less, DR is right as far as that is.
+
 A user's feeds are not independent of each other, so intervals are of the sums over users.
 """
 
@@ -34,7 +37,8 @@ class Logged(NamedTuple):
     """What a log holds. `users` and `cohorts` (feeds,) are numbers from 0, `weights` (feeds,) what a feed counts.
 
     `kinds` (feeds, slots) is what kind of thing the slot held, -1 for nothing; `rewards` (feeds, slots) what it
-    earned.
+    earned; `worths` (feeds, slots) what a returns model says of it: 1 for the first of its kind on the page, less
+    for further ones, or 1 throughout.
     """
 
     users: IntArray
@@ -42,18 +46,20 @@ class Logged(NamedTuple):
     weights: FloatArray
     kinds: IntArray
     rewards: FloatArray
+    worths: FloatArray
 
 
 class Chosen(NamedTuple):
     """What a policy would have done on the same feeds.
 
     `ratios` (feeds, slots) are the weights w, 0 where the log holds nothing; `chances` (feeds, slots, kinds) how
-    likely each kind was to stand in each slot; `beyond` (feeds,) the slots' worth of it that the log has no chance
-    of showing.
+    likely each kind was to stand in each slot, and `worths` that times what it would be worth there; `beyond`
+    (feeds,) the slots' worth of it that the log has no chance of showing.
     """
 
     ratios: FloatArray
     chances: FloatArray
+    worths: FloatArray
     beyond: FloatArray
 
 
@@ -99,11 +105,12 @@ def scores_of(logged: Logged, chosen: Chosen, method: Method) -> FloatArray:
     model = modelled(logged, chosen.chances.shape[2])
     slots = np.arange(logged.kinds.shape[1])
     own = model[np.arange(len(model))[:, None], slots, np.maximum(logged.kinds, 0)]
-    return np.asarray((chosen.chances * model).sum(axis=(1, 2)) + (ratios * (rewards - own)).sum(axis=1))
+    own *= logged.worths
+    return np.asarray((chosen.worths * model).sum(axis=(1, 2)) + (ratios * (rewards - own)).sum(axis=1))
 
 
 def modelled(logged: Logged, kinds: int) -> FloatArray:
-    """What a slot earns by kind, slot and cohort, (feeds, slots, kinds), learned from the users of other folds.
+    """What a slot of worth 1 earns by kind, slot and cohort, (feeds, slots, kinds), of the users of other folds.
 
     A cell begins as CELL_VIEWS slots of the rate over cohorts, that one as so many of its kind's, that one as so
     many of all. What is fitted takes no weights: it need not be right for DR to be.
@@ -123,7 +130,7 @@ def modelled(logged: Logged, kinds: int) -> FloatArray:
     size = FOLDS * cohorts * slots * kinds
     weights = np.broadcast_to(logged.weights[:, None], filled.shape)[filled]
     sums = np.bincount(place, weights * logged.rewards[filled], size).reshape(FOLDS, cohorts, slots, kinds)
-    views = np.bincount(place, weights, size).reshape(FOLDS, cohorts, slots, kinds)
+    views = np.bincount(place, weights * logged.worths[filled], size).reshape(FOLDS, cohorts, slots, kinds)
     sums, views = sums.sum(axis=0) - sums, views.sum(axis=0) - views
     rate = np.zeros((FOLDS, 1, 1, 1))
     for axes in ((1, 2, 3), (1, 2), (1,), ()):
