@@ -205,8 +205,7 @@ def proof_of(setting: Setting, pairs: int, recordings: int) -> dict[str, Any]:
             widths[method].append(high - low)
             means[method].setdefault(name, []).append(reward.asked.mean)
     return {
-        "world": setting.world,
-        "match": setting.match,
+        "commit": commit(),
         "pairs": pairs,
         "refused": refused,
         "truth": {name: round(value, 6) for name, value in truth.items()},
@@ -262,12 +261,13 @@ def main() -> None:
     parser.add_argument("--truths", type=int, default=TRUTHS)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "proof" / "what_if.json")
     given = parser.parse_args()
-    done = []
+    done = json.loads(given.out.read_text())["settings"] if given.out.exists() else {}
     for number in given.settings:
         setting = SETTINGS[number]
         print(f"{setting.world} by {setting.match} …", file=sys.stderr, flush=True)
-        done.append(proof_of(setting, min(setting.pairs, given.pairs or setting.pairs), given.truths))
-        result = {"machine": machine(), "commit": commit(), "users": USERS, "feeds": FEEDS, "settings": done}
+        pairs = min(setting.pairs, given.pairs or setting.pairs)
+        done[f"{setting.world} by {setting.match}"] = proof_of(setting, pairs, given.truths)
+        result = {"machine": machine(), "users": USERS, "feeds": FEEDS, "settings": done}
         given.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
