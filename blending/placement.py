@@ -54,9 +54,10 @@ def placement_of(
     page: Page = WHOLE,
     delta: float = 1.0,
 ) -> Placement:
-    """The chances of a blend, given everything but its draw; `key` seeds the redraws, `samples` of each part.
+    """The chances of a blend, given everything but its draw; `key` seeds the redraws.
 
-    The k-th item of a pool on the page, from 0, is worth `delta` ** k.
+    Of the `samples` each part, mixed at random or not, has what epsilon says, but a quarter at least. The k-th item
+    of a pool on the page, from 0, is worth `delta` ** k.
 
     Raises ValueError for a page that goes on from another, for fewer than one sample, and as `tempered` does.
     """
@@ -74,11 +75,11 @@ def placement_of(
     worth = delta ** np.arange(slots, dtype=np.float64)
     for part, explored in ((1.0 - rules.epsilon, False), (rules.epsilon, True)):
         if part > 0.0:
-            given = Redrawing(samples, key, columns, worth, explored)
+            given = Redrawing(max(samples // 4, round(part * samples), 1), key, columns, worth, explored)
             pools, placed, worths = _part(believed, rules, lists, page, given)
-            by_pool += part / samples * pools
-            by_item += part / samples * placed
-            by_worth += part / samples * worths
+            by_pool += part / given.samples * pools
+            by_item += part / given.samples * placed
+            by_worth += part / given.samples * worths
     return Placement(by_pool, by_worth, items, by_item)
 
 
