@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
-from msgspec.structs import replace
+from msgspec.structs import fields, replace
 
 from blending.blend import Lists
 from blending.placement import Placement, placement_of, places_of
@@ -15,7 +15,7 @@ from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.offline.off_policy import NOTHING
-from engine.policy import Policy
+from engine.policy import BlendPolicy, Policy, PoolPolicy
 from engine.pools import Gathered, gather
 from engine.serve import serve
 from engine.state import UserState
@@ -25,6 +25,23 @@ SAMPLES = 1024  # redraws of a page: a chance of .02 has a standard error of .00
 # Keys that say what is learned, or that need it learned otherwise: a log holds what its own policy learned.
 LEARNED = ("memory", "population", "embeddings")
 LEARNED_BLEND = ("slots_max", "newcomer_slots", "shadow")
+# Keys that give out slots, and do not move a pool's list.
+SHARES = ("ratio", "floor", "floor_views", "required", "cap", "share", "pinned", "priority")
+BLENDING = (
+    "base_successes",
+    "base_failures",
+    "prior_strength",
+    "session_strength",
+    "cohort_by",
+    "cohorts",
+    "temperature",
+    "epsilon",
+    "epsilon_known",
+    "draw",
+    "order",
+    "returns",
+    "delta_one_chance",
+)
 
 
 class UnsupportedError(InputError):
@@ -94,15 +111,28 @@ def _share(name: str, recorded: Policy) -> float:
 
 
 def lists_alike(policy: Policy, recorded: Policy) -> bool:
-    """Whether the pools of both would list the same items for the same request."""
+    """Whether the pools of both would list the same items for the same request.
 
-    def listing(one: Policy) -> tuple[object, ...]:
-        personal = one.pools.get(one.personal or "")
-        promised = personal is not None and bool(personal.floor or personal.required or personal.pinned)
-        kinds = [(name, pool.kind) for name, pool in one.pools.items()]
-        return kinds, one.weights, one.likes, one.blend.seed, promised
+    So it is where they differ only in what gives out slots: anything else may move a list.
+    """
+    return _listing(policy) == _listing(recorded)
 
-    return listing(policy) == listing(recorded)
+
+def _listing(policy: Policy) -> tuple[object, ...]:
+    """A policy without what only gives out slots; pools in their order."""
+    pools = [(name, replace(pool, **_defaults(PoolPolicy, SHARES))) for name, pool in policy.pools.items()]
+    personal = policy.pools.get(policy.personal or "")
+    promised = personal is not None and bool(personal.floor or personal.required or personal.pinned)
+    blend = replace(policy.blend, **_defaults(BlendPolicy, BLENDING))
+    tables = [
+        getattr(policy, name) for name in policy.__struct_fields__ if name not in {"pools", "actions", "blend"}
+    ]
+    return pools, policy.likes, blend, tables, promised
+
+
+def _defaults(kind: type[PoolPolicy] | type[BlendPolicy], names: tuple[str, ...]) -> dict[str, object]:
+    """The defaults of these fields."""
+    return {one.name: one.default for one in fields(kind) if one.name in names}
 
 
 def evidence_of(
