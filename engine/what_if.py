@@ -179,6 +179,10 @@ def evidence_of(
     ratios = np.zeros((2, request.slots))
     # What stood there although no redraw showed it is taken to be as likely as one more redraw.
     ratios[:, : held.size] = chances[:2, slots, held] / np.where(there > 0.0, there, 1.0 / (how.samples + 1))
+    if not how.explored_only:
+        ratios[0, : held.size] = 1.0
+    if np.array_equal(chances[0], chances[1]):  # also where redraws missed what stood there
+        ratios[1] = ratios[0]
     shown = np.full(request.slots, NOTHING, np.int64)
     shown[: held.size] = held if how.match == "pool" else 0
     beyond = np.where(log == 0.0, chances[:2], 0.0).sum(axis=(1, 2))

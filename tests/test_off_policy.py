@@ -133,9 +133,9 @@ def test_slots_that_held_nothing_earn_and_weigh_nothing() -> None:
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """500 logs of 150 users with tastes of their own; the bounds leave 93 to 97 % but for a chance of 1e-6."""
+    """300 logs of 150 users with tastes of their own; the bounds leave 93 to 97 % but for a chance of 1e-6."""
     generator = np.random.default_rng(11)
-    users, feeds, slots, logs = 150, 3, 4, 500
+    users, feeds, slots, logs = 150, 2, 4, 300
     logged_chances, chances = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.2, 0.6])
     rates = np.array([0.1, 0.3, 0.5])
     truth = slots * float(chances @ rates)

@@ -12,7 +12,7 @@ from blending.propensity import propensities_of
 from blending.randomness import key_of
 from blending.redraws import redrawn, redrawn_items
 
-SAMPLES, REDRAWS = 6000, 6000
+SAMPLES, REDRAWS = 4000, 4000
 FALSE_ALARM = 1e-6
 PLACED: dict[str, Case] = {
     "lists that share items, some mixed at random": Case(

@@ -11,7 +11,7 @@ from test_cli import GOOD, call
 
 from engine.errors import InputError
 from engine.events import Request
-from engine.offline.verdict import Verdict, verdict_of
+from engine.offline.verdict import Limits, Verdict, verdict_of
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
 from engine.what_if import Matching, UnsupportedError, lists_alike
 from simulator.choice import PositionBased
@@ -24,7 +24,7 @@ from streams.what_if import Question, WhatIf, asked_of
 
 # Rates so far apart that a page of a's earns 2.8 likes more than one of c's.
 WORLD = World("far apart", (0.8, 0.3, 0.1), slots=4, choice=PositionBased((1.0, 0.9, 0.8, 0.7)))
-USERS, FEEDS = 150, 2
+USERS, FEEDS = 110, 2
 
 
 class Kept:
@@ -53,8 +53,9 @@ def recorded(policy: Policy, users: int = USERS) -> list[Input]:
 def verdict(inputs: Sequence[Input], log: Policy, asked: Policy, **how: object) -> Verdict:
     """What a log says of a policy."""
     match, usable, _ = asked_of(log, asked, how.pop("match", None))
-    question = Question(usable, Matching(match, samples=200, **how))
-    return verdict_of(WhatIf(traffic(inputs, log), question).read())
+    limits = Limits(how.pop("users_min", 50.0))
+    question = Question(usable, Matching(match, samples=100, **how))
+    return verdict_of(WhatIf(traffic(inputs, log), question).read(), limits)
 
 
 def traffic(inputs: Sequence[Input], log: Policy) -> Traffic:
@@ -88,7 +89,7 @@ def likes(inputs: Sequence[Input]) -> int:
 @pytest.mark.parametrize("how", [{}, {"match": "item"}, {"explored_only": True}])
 def test_a_policy_that_shows_more_of_the_best_pool_is_found_to_be_better(how: dict[str, object]) -> None:
     """A page is worth .34 likes less for each tenth of it that goes from a to c; here half of it moves."""
-    found = verdict(LOG, MIXED, fixed(4.0, 1.0, 1.0, epsilon=0.6), **how)
+    found = verdict(LOG, MIXED, fixed(4.0, 1.0, 1.0, epsilon=0.6), users_min=30.0, **how)
     assert found.refused is None
     assert found.reward.difference.low > 0.0
     assert found.asked_shares["a"] > found.recorded_shares["a"] + 0.1
