@@ -13,6 +13,7 @@ from blending.types import FloatArray, IntArray
 from engine.decision import Decision, conditions_of, posterior_of, rules_of
 from engine.errors import InputError
 from engine.events import Request
+from engine.experiments import arms_of
 from engine.facts import Facts
 from engine.offline.off_policy import NOTHING
 from engine.policy import BlendPolicy, Policy, PoolPolicy
@@ -124,10 +125,12 @@ def _listing(policy: Policy) -> tuple[object, ...]:
     personal = policy.pools.get(policy.personal or "")
     promised = personal is not None and bool(personal.floor or personal.required or personal.pinned)
     blend = replace(policy.blend, **_defaults(BlendPolicy, BLENDING))
-    tables = [
-        getattr(policy, name) for name in policy.__struct_fields__ if name not in {"pools", "actions", "blend"}
-    ]
-    return pools, policy.likes, blend, tables, promised
+    left = [name for name in policy.__struct_fields__ if name not in {"pools", "actions", "blend", "experiments"}]
+    listed = {f"pools.{policy.personal}.{key}" for key in ("floor", "required", "pinned")}
+    paths = {path for of in policy.experiments.values() for arm in of.arms.values() for path in arm.set}
+    moved = any(path in listed or path.startswith("weights.") for path in paths)
+    tables = [getattr(policy, name) for name in left]
+    return pools, policy.likes, blend, tables, promised, policy.experiments if moved else None
 
 
 def _defaults(kind: type[PoolPolicy] | type[BlendPolicy], names: tuple[str, ...]) -> dict[str, object]:
@@ -149,7 +152,8 @@ def evidence_of(
     could not be a decision, InputError where the policy refuses the request.
     """
     if how.match == "pool":
-        offered = gathered._replace(facts=facts)
+        arms = arms_of(facts.policy.experiments, request.user)
+        offered = gathered._replace(facts=facts.under(arms), arms=arms)
     else:
         brought = {name: items for name, items in request.candidates.items() if name in facts.policy.external}
         request = replace(request, candidates=brought)

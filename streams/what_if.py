@@ -67,7 +67,7 @@ class WhatIf:
         self._traffic = traffic
         self._past = traffic.past
         self._question = question
-        self._facts: tuple[Facts, Facts] | None = None
+        self._facts: Facts | None = None
         self._requests: dict[tuple[str, str], Request] = {}
         self._feeds: dict[tuple[str, str], int] = {}
         self._reactions: list[tuple[int, Mapping[str, int]]] = []
@@ -132,11 +132,18 @@ class WhatIf:
         self._reactions.append((0, {}))
 
     def _asked_facts(self, facts: Facts) -> Facts:
-        """The same facts under the policy that is asked about."""
-        if self._facts is None or self._facts[0] is not facts:
-            known = Facts(self._question.policy, facts.population, facts.catalogue, facts.embeddings, facts.items)
-            self._facts = facts, known
-        return self._facts[1]
+        """The same facts under the policy that is asked about; a version of them is made once."""
+        known = self._facts
+        if (
+            known is None
+            or known.population is not facts.population
+            or known.catalogue is not facts.catalogue
+            or known.embeddings is not facts.embeddings
+        ):
+            policy = self._question.policy
+            known = Facts(policy, facts.population, facts.catalogue, facts.embeddings, facts.items)
+            self._facts = known
+        return known
 
     def _reacted(self, user: str, request_id: str) -> None:
         """Keep what a feed has earned until now; its row is gone when its window has passed."""

@@ -11,6 +11,7 @@ from test_cli import GOOD, call
 
 from engine.errors import InputError
 from engine.events import Request
+from engine.experiments import ArmPolicy, ExperimentPolicy, arms_of
 from engine.offline.verdict import Limits, Verdict, verdict_of
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
 from engine.what_if import Matching, UnsupportedError, lists_alike
@@ -150,6 +151,18 @@ def test_lists_are_alike_where_nothing_that_makes_them_differs() -> None:
     assert not lists_alike(replace(policy, actions={"buy": ActionPolicy(1.0)}), policy)
     with pytest.raises(InputError, match="match by item"):
         asked_of(policy, replace(policy, pools={**policy.pools, "popular": popular}), "pool")
+
+
+def test_arms_of_experiments_hold_for_their_users_alone() -> None:
+    """The log's policy as an arm of half the users: where the control is another, these alone differ by nothing."""
+    arms = {"control": ArmPolicy(set={"pools.a.ratio": 6.0}), "as_it_was": ArmPolicy()}
+    tried = replace(MIXED, experiments={"half": ExperimentPolicy(arms=arms)})
+    assert lists_alike(tried, MIXED)
+    found = WhatIf(traffic(LOG, MIXED), Question(tried, Matching("pool", samples=20))).read()
+    inside = [arms_of(tried.experiments, f"user-{number}")["half"] == "as_it_was" for number in range(USERS)]
+    alike = (found.asked.ratios == 1.0).all(axis=1)
+    assert 0 < sum(inside) < USERS
+    assert alike.tolist() == [inside[user] for user in found.logged.users]
 
 
 def test_a_new_external_pool_has_no_candidates_in_the_log() -> None:
