@@ -99,9 +99,9 @@ POLICIES: dict[str, Policy] = {
 NEAR = ("as it ships", "a draw for each slot", "mixed at random", "timid", "winner by slot")
 SETTINGS = (
     Setting("static", "pool", 2000, tuple(POLICIES), 2000),
-    Setting("satiation", "pool", 240, tuple(POLICIES)),
-    Setting("cascade", "pool", 240, tuple(POLICIES)),
-    Setting("satiation", "item", 200, NEAR),
+    Setting("satiation", "pool", 120, tuple(POLICIES)),
+    Setting("cascade", "pool", 120, tuple(POLICIES)),
+    Setting("satiation", "item", 100, NEAR),
 )
 
 
