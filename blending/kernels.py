@@ -145,17 +145,13 @@ def is_placed(item: int, feed: IntArray, filled: int) -> bool:
 
 
 @compiled
-def verdict_on(
-    pool: int, rank: int, items: ItemArray, groups: ItemArray, room: IntArray, feed: IntArray, filled: int
-) -> int:
-    """What becomes of an entry: it stands in the feed already, a group of its is full, or it can be placed."""
-    if is_placed(items[pool, rank], feed, filled):
-        return DUPLICATE
+def is_full(pool: int, rank: int, groups: ItemArray, room: IntArray) -> bool:
+    """Whether a group of an entry has no room left."""
     for place in range(groups.shape[2]):
         group = groups[pool, rank, place]
         if group >= 0 and room[group] <= 0:
-            return CAPPED
-    return PLACED
+            return True
+    return False
 
 
 @compiled
@@ -234,6 +230,7 @@ def allocate(
     left, given, own = work[:pools], work[pools : 2 * pools], work[2 * pools : 3 * pools]
     open_pools, owed = work[3 * pools : 4 * pools], work[4 * pools : 5 * pools]
     feed, room = work[5 * pools : 5 * pools + slots], work[5 * pools + slots :]
+    grouped = rooms.size > 0
     for group in range(rooms.size):
         room[group] = rooms[group]
     free = slots
@@ -260,10 +257,12 @@ def allocate(
                 for one in range(pools):
                     while left[one] > 0:
                         rank = stock[one] - left[one]
-                        verdict = verdict_on(one, rank, items, groups, room, feed, filled)
-                        if verdict == PLACED:
+                        if is_placed(items[one, rank], feed, filled):
+                            verdicts[one, rank] = DUPLICATE
+                        elif grouped and is_full(one, rank, groups, room):
+                            verdicts[one, rank] = CAPPED
+                        else:
                             break
-                        verdicts[one, rank] = verdict
                         left[one] -= 1
                     if limits.size:
                         needed += max(0, min(limits[FLOOR, one] - own[one], left[one] - owed[one]))
@@ -297,9 +296,12 @@ def allocate(
                 pool = best_pool(filled, utilities, fell, ties, returns, given, open_pools)
         rank = stock[pool] - left[pool]
         left[pool] -= 1
-        verdict = verdict_on(pool, rank, items, groups, room, feed, filled)
-        verdicts[pool, rank] = verdict
-        if verdict == PLACED:
+        if is_placed(items[pool, rank], feed, filled):
+            verdicts[pool, rank] = DUPLICATE
+        elif grouped and is_full(pool, rank, groups, room):
+            verdicts[pool, rank] = CAPPED
+        else:
+            verdicts[pool, rank] = PLACED
             if chances.size and (planned or not explored):
                 chances[filled, pool] += 1.0
             if not planned:
@@ -309,9 +311,10 @@ def allocate(
                 owed[plan[filled]] -= 1
             else:
                 free -= 1
-            for place in range(groups.shape[2]):
-                if groups[pool, rank, place] >= 0:
-                    room[groups[pool, rank, place]] -= 1
+            if grouped:
+                for place in range(groups.shape[2]):
+                    if groups[pool, rank, place] >= 0:
+                        room[groups[pool, rank, place]] -= 1
             placed[0, filled], placed[1, filled], feed[filled] = pool, rank, items[pool, rank]
             filled += 1
         if closed:
