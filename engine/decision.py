@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import numpy as np
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from blending.blend import NO_LIMITS, Blend, Lists, Mode, Order, Page, Rules, blend, intended
 from blending.delay import Delay
@@ -13,10 +13,11 @@ from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import IntArray
+from engine.cap_record import Cap, tables_of
 from engine.events import SCHEMA, SLOTS_MAX, Request, check_ids, check_schema
 from engine.page import Degraded
 
-VERDICTS = "?pd"  # of an entry that was read: p placed, d duplicate of an item that another pool placed
+VERDICTS = "?pdc"  # of an entry that was read: placed, duplicate of what another pool placed, capped by a rule
 
 
 class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,7 +32,9 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     alone would have given it, `realised` how many it got. `before` are its items in earlier pages; `floor` and
     `cap` how many slots of this one it had to get and could (null: all); `missing` says that it did not answer in
     time. `listed` is the whole of its list for shadow evidence, empty without, and `listed_views` how many views of
-    its lists that had counted by then. What is left out is 0, null, false or empty.
+    its lists that had counted by then. `filtered_by` counts what was left out by reason where a policy has rules or
+    hides, and `thinned` by rule what its own list would have had too many of. `groups` are those of each entry that
+    was read, numbered as in the decision's `caps`. What is left out is 0, null, false or empty.
     """
 
     pool: str
@@ -54,6 +57,9 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     missing: bool = False
     listed: list[str] = []
     listed_views: int = 0
+    filtered_by: dict[str, int] = {}
+    thinned: dict[str, int] = {}
+    groups: list[list[int]] = []
 
     def __post_init__(self) -> None:
         """Refuse a list that is not the one that was read."""
@@ -98,7 +104,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded`
     are the rules that could not be kept. `slot_rules` has a letter per slot (`engine.page.slot_rules`),
     `slot_offers` the pools that offered its item, as bits: 1 is the first pool. `considered` is null without a
-    personal pool.
+    personal pool; `caps` are the rules that limited what the page holds together, left out without any.
     """
 
     request: Request
@@ -127,6 +133,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_rules: str
     slot_offers: list[int]
     considered: Considered | None
+    caps: list[Cap] | UnsetType = UNSET
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -147,13 +154,20 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
         for part in self.pools:
             if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
                 raise ValueError(f"pool {part.pool} does not have numbers for every action")
-            if not len(part.items) == len(part.verdicts) <= part.stock <= slots:
+            if not len(part.items) == len(part.verdicts) <= part.stock <= slots * self.reach:
                 raise ValueError(f"pool {part.pool} has a list that does not fit")
+            if len(part.groups) != (len(part.items) if self.caps else 0):
+                raise ValueError(f"pool {part.pool} does not have groups for every entry")
             if not (0 <= part.before <= self.start and 0 <= part.floor <= slots and 0 <= (part.cap or 0) <= slots):
                 raise ValueError(f"pool {part.pool} has limits that do not fit")
         pins = Counter(pool for _, pool in self.pinned)
         if sum(max(part.floor, pins[number]) for number, part in enumerate(self.pools)) > slots:
             raise ValueError("a decision guarantees more slots than it has")
+
+    @property
+    def reach(self) -> int:
+        """How many entries of a list its caps need for each slot at most, as `blending.blend.Page` says."""
+        return max(1, sum(cap.width for cap in self.caps or ()))
 
     @property
     def key(self) -> np.uint64:
@@ -233,12 +247,20 @@ def conditions_of(record: Decision) -> Page:
     pinned = np.full(slots if record.pinned else 0, NONE, np.int64)
     for slot, pool in record.pinned:
         pinned[slot] = pool
-    return Page(limits, pinned, record.start)
+    longest = max(part.stock for part in record.pools)
+    groups, rooms = tables_of(record.caps or (), [part.groups for part in record.pools], longest)
+    return Page(limits, pinned, record.start, groups, rooms)
 
 
 def verdict_letters(verdicts: IntArray) -> str:
     """The verdicts on the entries of one list that were read."""
     return "".join([VERDICTS[verdict] for verdict in verdicts.tolist() if verdict])  # what was not read comes last
+
+
+def read_of(made: Blend) -> list[int]:
+    """How many entries were read of each list."""
+    counts: list[int] = np.count_nonzero(made.verdicts, axis=1).tolist()
+    return counts
 
 
 def lists_read(record: Decision) -> Lists:

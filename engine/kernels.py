@@ -16,20 +16,22 @@ def is_excluded(item: int, excluded: IntArray) -> bool:
 
 
 @compiled
-def first_allowed(order: ItemArray, excluded: IntArray, most: int) -> tuple[ItemArray, int]:
-    """The first `most` items of `order` outside the sorted array `excluded`, and the number passed over."""
+def first_allowed(order: ItemArray, excluded: IntArray, most: int) -> tuple[ItemArray, ItemArray]:
+    """The first `most` items of `order` outside the sorted array `excluded`, and those that were passed over."""
     allowed = np.empty(min(most, order.size), np.int32)
+    over = np.empty(min(excluded.size, order.size), np.int32)
     filled = 0
     passed = 0
     for item in order:
         if filled == allowed.size:
             break
         if is_excluded(item, excluded):
+            over[passed] = item
             passed += 1
         else:
             allowed[filled] = item
             filled += 1
-    return allowed[:filled], passed
+    return allowed[:filled], over[:passed]
 
 
 @compiled
@@ -41,8 +43,8 @@ def top_neighbours(
     likes: IntArray,
     excluded: IntArray,
     most: int,
-) -> tuple[ItemArray, int]:
-    """The `most` items with the largest sum of cosines to the sources, and how many excluded ones were met.
+) -> tuple[ItemArray, ItemArray]:
+    """The `most` items with the largest sum of cosines to the sources, and the excluded ones that are better.
 
     `items` and `counts` hold the sources' lists of neighbours one after another, `lengths` their lengths;
     the cosine of items i and j is (times liked together) / sqrt(likes[i] * likes[j]).
@@ -80,8 +82,10 @@ def top_neighbours(
         filled = min(filled + 1, best.size)
     passed = 0
     for item in touched[:barred]:
-        passed += filled < best.size or _precedes(item, best[filled - 1], scores)
-    return best[:filled], passed
+        if filled < best.size or _precedes(item, best[filled - 1], scores):
+            touched[passed] = item
+            passed += 1
+    return best[:filled], touched[:passed]
 
 
 @compiled

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
+from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, RulePolicy, SeenRule, of_kind
 
 POOL_KINDS = (
     "popular",
@@ -31,6 +32,8 @@ CELLS_MAX = 4096  # of cohorts, pools and actions: what newcomers taught of each
 COHORT_LENGTH_MAX = 64
 NEW = "new"  # after a cohort's name: of its users, those who have not been given a page yet
 ACTIONS_MAX = 32
+RULES_MAX = 32
+REASONS = ("reacted", "shown", "catalogue", "hidden")  # why items are left out beside rules, which have other names
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
 SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
@@ -92,6 +95,7 @@ class ActionPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     reward: float
+    hides: Literal["", "item", "creator"] = ""  # whether the user is shown no more of the item, or of its creator
 
     def __post_init__(self) -> None:
         """Refuse a reward that is not a finite number."""
@@ -183,6 +187,8 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
+    hidden_max: int = 1000  # reactions that hide something, the latest by event time
+    views_max: int = 0  # views remembered for rules of kind "seen", the latest by event time
 
     def __post_init__(self) -> None:
         """Refuse bounds of nothing."""
@@ -198,7 +204,10 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "history_max",
             "open_max",
             "waiting_max",
+            "hidden_max",
         )
+        if self.views_max < 0:
+            raise ValueError("views_max must be at least 0")
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
@@ -272,6 +281,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     memory: MemoryPolicy = MemoryPolicy()
     weights: WeightsPolicy = WeightsPolicy()
     embeddings: EmbeddingsPolicy = EmbeddingsPolicy()
+    rules: dict[str, RulePolicy] = {}
 
     def __post_init__(self) -> None:
         """Refuse what could not make a feed."""
@@ -283,6 +293,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
         self._check_personal()
         self._check_guarantees()
+        self._check_rules()
         session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
         if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
             raise ValueError(
@@ -320,6 +331,33 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise ValueError(f"cohorts, pools and actions make {cells} priors, at most {CELLS_MAX} are kept")
         if not any(pool.ratio > 0 for pool in self.pools.values()):
             raise ValueError("one pool at least needs a ratio above 0")
+
+    def _check_rules(self) -> None:
+        """Refuse too many rules, names that mean something else, and fatigue without a memory of views."""
+        if len(self.rules) > RULES_MAX:
+            raise ValueError(f"rules must hold at most {RULES_MAX} names, not {len(self.rules)}")
+        for name in self.rules:
+            if not POOL_NAME.fullmatch(name) or name in REASONS:
+                raise ValueError(
+                    f"rules.{name}: a name is lower-case letters, digits and _, at most 32, and not {', '.join(REASONS)}"
+                )
+        if of_kind(self.rules, SeenRule) and not self.memory.views_max:
+            raise ValueError('a rule of kind "seen" needs [memory] views_max above 0: how many views are remembered')
+
+    @cached_property
+    def hides(self) -> dict[str, str]:
+        """The actions that hide something, and what: "item" or "creator"."""
+        return {name: action.hides for name, action in self.actions.items() if action.hides}
+
+    @cached_property
+    def filters(self) -> bool:
+        """Whether items are left out by rules or hides, so that decisions say how many and why."""
+        return bool(self.hides or of_kind(self.rules, BlockRule) or of_kind(self.rules, SeenRule))
+
+    @cached_property
+    def thins(self) -> bool:
+        """Whether rules thin or reorder the lists of pools, so that these are asked for more."""
+        return any(isinstance(rule, CapRule | FreshRule | DiverseRule) for rule in self.rules.values())
 
     @cached_property
     def rewarded(self) -> dict[str, float]:

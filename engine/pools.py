@@ -4,7 +4,8 @@ A pool ranks items for one user and leaves out what it is told to; it never sees
 its scores are compared with nobody's. A pool of your own is a class, and `kind = "module:Class"` in a policy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import NamedTuple, Protocol
@@ -15,14 +16,17 @@ from blending.blend import Lists, lists_of
 from blending.randomness import key_of
 from blending.sampling import uniforms_of
 from blending.types import FloatArray, IntArray, ItemArray
+from engine.caps import DEPTH, limiting
 from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.feature_kernels import join_top
 from engine.item_tallies import TREND
+from engine.filters import REACTED, Filter, counted, filter_of
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
     NO_PAST,
+    NOTHING_LISTED,
     Past,
     Weighing,
     affinity_of,
@@ -40,6 +44,7 @@ class Visitor(NamedTuple):
 
     `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered;
     `past`: reactions of any kind; `key`: of what is random in this request, whose `seed` and `names` these are.
+    `reasons`: why items are excluded, where a policy has rules for it.
     """
 
     recent: IntArray
@@ -47,6 +52,7 @@ class Visitor(NamedTuple):
     past: Past = NO_PAST
     seed: int = 0
     names: tuple[str, ...] = ()
+    reasons: Mapping[str, IntArray] = {}
 
     @property
     def key(self) -> np.uint64:
@@ -57,12 +63,20 @@ class Visitor(NamedTuple):
 class Ranking(NamedTuple):
     """A pool's answer: item numbers int32, best first, and how many better ones were left out as excluded.
 
-    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it.
+    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it. `passed` are
+    the items that were left out, if the pool says so, and `reasons` counts them where a policy has rules for it.
     """
 
     items: ItemArray
     filtered: int
     missing: bool = False
+    passed: ItemArray = NOTHING_LISTED
+    reasons: Mapping[str, int] = {}
+
+
+def without(items: ItemArray, passed: ItemArray) -> Ranking:
+    """The ranking of these items, before which those were left out."""
+    return Ranking(items, passed.size, passed=passed)
 
 
 class Pool(Protocol):
@@ -90,7 +104,7 @@ class Popular:
 
     def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by number of likes, older items first among equals."""
-        return Ranking(*first_allowed(facts.population.popular, visitor.excluded, most))
+        return without(*first_allowed(facts.population.popular, visitor.excluded, most))
 
 
 class Fresh:
@@ -98,7 +112,7 @@ class Fresh:
 
     def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by first appearance, the newest first."""
-        return Ranking(*first_allowed(facts.population.fresh, visitor.excluded, most))
+        return without(*first_allowed(facts.population.fresh, visitor.excluded, most))
 
 
 class Similar:
@@ -110,7 +124,7 @@ class Similar:
         lists = [population.neighbours[item] for item in visitor.recent.tolist()]
         if not lists:
             return Ranking(np.zeros(0, np.int32), 0)
-        return Ranking(
+        return without(
             *top_neighbours(
                 np.concatenate([neighbours.items for neighbours in lists]),
                 np.concatenate([neighbours.counts for neighbours in lists]),
@@ -167,7 +181,7 @@ def _best(scores: FloatArray, visitor: Visitor, most: int) -> Ranking:
     if filled == most:  # else all are better than what is missing
         last = best[filled - 1]
         better &= (theirs > scores[last]) | ((theirs == scores[last]) & (visitor.excluded < last))
-    return Ranking(best[:filled].astype(np.int32), int(better.sum()))
+    return without(best[:filled].astype(np.int32), visitor.excluded[better].astype(np.int32))
 
 
 KINDS: Mapping[str, Pool] = {
@@ -237,25 +251,24 @@ def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
     )
 
 
-def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()) -> Visitor:
+def visitor_of(
+    state: UserState, request: Request, facts: Facts, at_ms: int, left_out: Filter | None = None
+) -> Visitor:
     """Translate a user's history into the item numbers of this population version.
 
-    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`, nor one that
-    the catalogue bars at `at_ms`; one that this version does not know cannot be.
+    An item that the user has reacted to is not offered again, nor one that is `left_out`; one that this version
+    does not know cannot be.
     """
     past = past_of(state, facts, at_ms)
-    excluded = np.sort(past.items)
-    numbers = [facts.population.number(item) for item in shown]
-    barred = facts.barred(at_ms)
-    if numbers or barred.size:
-        earlier = np.array([number for number in numbers if number is not None], np.int64)
-        excluded = np.unique(np.concatenate([excluded, earlier, barred]))
+    reasons = {REACTED: past.items, **(left_out or filter_of(state, facts, at_ms)).numbers(facts)}
+    excluded = [numbers for numbers in reasons.values() if numbers.size]
     return Visitor(
         past.items[past.liked > 0][: facts.policy.population.recent_likes],
-        excluded,
+        np.unique(np.concatenate(excluded)) if excluded else past.items,
         past,
         facts.policy.blend.seed,
         (request.user, request.request_id),
+        reasons if facts.policy.filters else {},
     )
 
 
@@ -282,15 +295,18 @@ def gather(
     bars at `at_ms`, the log's time, is offered by none; at 0 that is all that ever had to wait.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
-    this pool or by another. Raises InputError as `check_request` does.
+    this pool or by another. Where rules thin or reorder lists, pools are asked for DEPTH times as many. Raises
+    InputError as `check_request` does.
     """
-    policy, population, most = facts.policy, facts.population, request.slots
+    policy, population = facts.policy, facts.population
+    most = request.slots * (DEPTH if policy.thins else 1)
     check_request(request, policy)
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
     asked = {**pools_of(policy), **replaced}
     personal = None if policy.personal in asked else policy.personal
-    visitor = visitor_of(state, request, facts, at_ms, shown) if asked or personal else NOBODY
+    left_out = filter_of(state, facts, at_ms, shown)
+    visitor = visitor_of(state, request, facts, at_ms, left_out) if asked or personal else NOBODY
     strangers: dict[str, int] = {}
     rankings = []
     for name in policy.pools:
@@ -301,27 +317,42 @@ def gather(
         elif name == personal:
             rankings.append(PERSONAL_FIRST)
         else:
-            brought = request.candidates.get(name)
-            offered = (item for item in dict.fromkeys(brought or ()) if item not in shown)
-            items = [item for item in offered if not facts.catalogue.barred(item, at_ms)]
-            left_out = len(set(brought or ())) - len(items)
-            rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
+            rankings.append(_brought(request.candidates.get(name), left_out, facts, strangers, most))
     weighing = None
     if personal is not None:
-        others = [ranking.items for name, ranking in zip(policy.pools, rankings, strict=True) if name != personal]
+        others = [ranking.items[: request.slots] for name, ranking in zip(policy.pools, rankings, strict=True) if name != personal]
         names = request.user, request.request_id
         weighing = weigh(
             visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)
         )
-        if _is_ready(facts, weighing.layout.key, others, most):
+        if _is_ready(facts, weighing.layout.key, others, request.slots):
             best = weighing.items[:most].astype(np.int32)
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
+    if policy.thins and not limiting(policy):
+        rankings = [ranking._replace(items=ranking.items[: request.slots]) for ranking in rankings]
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
 
 
 def _rank(_: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:
-    return pool.rank(visitor, facts, most)
+    ranking = pool.rank(visitor, facts, most)
+    return ranking._replace(reasons=counted(ranking.passed, visitor.reasons)) if visitor.reasons else ranking
+
+
+def _brought(
+    brought: list[str] | None, left_out: Filter, facts: Facts, strangers: dict[str, int], most: int
+) -> Ranking:
+    """The request's own candidates for a pool, the first of each, without those that are left out."""
+    items, reasons = [], Counter[str]()
+    for item in dict.fromkeys(brought or ()):
+        reason = left_out.reason(item, facts)
+        if reason is None:
+            items.append(item)
+        else:
+            reasons[reason] += 1
+    numbers = _numbers(items[:most], facts.population, strangers)
+    told = dict(reasons) if facts.policy.filters else {}
+    return Ranking(numbers, reasons.total(), brought is None, reasons=told)
 
 
 def _own_rank(name: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from blending.blend import WHOLE, Blend, Mode, Page, Rules, blend, fallen, intended
@@ -12,8 +13,9 @@ from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray
+from engine.caps import Fitted, Grouping, Limit, as_offered, fitted, given_way, least_given_way, limits_of, recorded
 from engine.considered import considered_of
-from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
+from engine.decision import Decision, PoolPart, draws_of_slots, read_of, verdict_letters
 from engine.errors import InputError
 from engine.events import SLOTS_MAX, Request
 from engine.evidence import NOTHING, evidence_at, session_at
@@ -25,6 +27,20 @@ from engine.priors import mixed_chance, prior_for
 from engine.state import Cell, Cursor, Tally, UserState
 
 MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected", "fixed": "fixed"}
+
+
+class Tried(NamedTuple):
+    """A page that was tried: what limited it, what was offered, what it kept to, and what came of it."""
+
+    limits: list[Limit]
+    offer: Fitted
+    page: Page
+    made: Blend
+
+    @property
+    def length(self) -> int:
+        """How many slots it fills."""
+        return self.made.slot_pools.size
 
 
 class Beliefs(NamedTuple):
@@ -71,21 +87,39 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     views = np.fmax.reduce(own[1], axis=1, initial=0.0)  # what is not a number counts as nothing
     wanted = wanted_of(policy, request.slots, start, views, first=first)
     conditions = start > 0 or not wanted.nothing
-    page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)
     rules = _rules(facts, beliefs, start + request.slots, request.slots)
     unfit = beliefs.mode != MODES[settings.draw]  # of the page before
-    try:
-        made = blend(beliefs.posterior, rules, gathered.lists, key, page)
-    except ValueError:
-        unfit = True
-        beliefs = _without(beliefs, policy)
-        rules = rules._replace(mode=beliefs.mode, fallback=beliefs.fallback, draws=1)
-        made = blend(beliefs.posterior, rules, gathered.lists, key, page)
+    limited = limits_of(policy, request.slots)
+    grouping = Grouping(facts, gathered.strangers, at_ms)
+
+    def attempt(limits: list[Limit]) -> Tried:
+        nonlocal beliefs, rules, unfit
+        rankings = [ranking.items for ranking in gathered.rankings]
+        offer = fitted(rankings, limits, grouping, request.slots) if limited else as_offered(rankings, gathered.lists)
+        page = WHOLE
+        if conditions:
+            page = page_of(policy, wanted, offer.lists.stock, beliefs.before, start)
+        page = page._replace(groups=offer.groups, rooms=offer.rooms)
+        try:
+            made = blend(beliefs.posterior, rules, offer.lists, key, page)
+        except ValueError:
+            unfit = True
+            beliefs = _without(beliefs, policy)
+            rules = rules._replace(mode=beliefs.mode, fallback=beliefs.fallback, draws=1)
+            made = blend(beliefs.posterior, rules, offer.lists, key, page)
+        return Tried(limits, offer, page, made)
+
+    limits, offer, page, made = least_given_way(limited, request.slots, attempt)
+    offered = zip(gathered.rankings, offer.rankings, strict=True)
+    gathered = gathered._replace(rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists)
+
     failed = [Degraded("posterior", "", 0, 0)] if unfit else []
     wished = intended(made, rules, gathered.lists, key, page)
-    parts = _parts(state, request, beliefs, made, gathered, page, wished)
+    caps, groups = recorded(offer, limits, read_of(made)) if limits else (UNSET, [])
+    parts = _parts(state, request, beliefs, made, gathered, page, wished, offer.thinned, groups)
+    placed = gathered.lists.items[made.slot_pools, made.slot_ranks]
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
         request=replace(request, candidates={}) if request.candidates else request,
@@ -108,7 +142,9 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         rewards=list(policy.rewarded.values()),
         pools=parts,
         pinned=[(slot, pool) for slot, pool in enumerate(page.pinned.tolist()) if pool >= 0],
-        degraded=failed + degraded_of(policy, wanted, gathered.lists.stock, made),
+        degraded=failed
+        + degraded_of(policy, wanted, gathered.lists.stock, made)
+        + given_way(policy, grouping, placed.tolist()),
         slot_items=[parts[pool].items[rank] for pool, rank in slots],
         slot_pools=made.slot_pools.tolist(),
         slot_rules=slot_rules(
@@ -116,6 +152,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         ),
         slot_offers=offering(*gathered.lists, made.placed).tolist(),
         considered=considered_of(gathered, made, state, policy),
+        caps=caps,
     )
 
 
@@ -208,6 +245,8 @@ def _parts(
     gathered: Gathered,
     page: Page,
     wished: IntArray,
+    thinned: list[dict[str, int]],
+    groups: list[list[list[int]]],
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
     population, slots = gathered.facts.population, request.slots
@@ -241,6 +280,9 @@ def _parts(
                 missing=ranking.missing,
                 listed=gathered.names(ranking.items) if shadow else [],
                 listed_views=population.shadow_views.get(name, 0) if shadow else 0,
+                filtered_by=dict(ranking.reasons),
+                thinned=thinned[pool],
+                groups=groups[pool] if groups else [],
             )
         )
     return parts
