@@ -90,7 +90,8 @@ class Page(NamedTuple):
         What is read stands in the feed or is of a full group. Full groups have as many items in the feed as room,
         a list has no more of them than that, and each item in the feed is of `width` groups at most.
         """
-        return max(1, self.groups.shape[2])
+        width: int = self.groups.shape[2]
+        return max(1, width)
 
 
 WHOLE = Page()  # a feed of one page, without conditions
@@ -101,7 +102,8 @@ class Blend(NamedTuple):
 
     `rates` (draws, pools, actions) are the draws, or the means; `explored` whether the feed was mixed at random;
     `placed` (2, feed length) each slot's pool and place in that pool's list; `verdicts` (pools, longest list) is 0
-    unread, 1 placed, 2 duplicate, 3 of a full group. `plan` (slots,) is the pool that was to have each slot, -1 for none, or empty.
+    unread, 1 placed, 2 duplicate, 3 of a full group. `plan` (slots,) is the pool that was to have each slot, -1 for
+    none, or empty.
     """
 
     rates: FloatArray

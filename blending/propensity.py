@@ -13,8 +13,8 @@ A blend is a mixture, π = (1 - ε) bandit + ε explore, and the two parts are f
 Floors are kept by plans with random phases, which are redrawn too.
 
 "Cannot run out" is stock for every slot: each entry that is read of a list stands in the feed, so a list of as many
-entries as slots has an item left for any slot, whatever the other lists hold. Where groups have only so much room, a
-list that keeps to it by itself needs `Page.reach` times as many.
+entries as slots has an item left for any slot, whatever the other lists hold. Where groups have only so much room,
+a list that keeps to it by itself needs `Page.reach` times as many.
 """
 
 from typing import Literal, NamedTuple

@@ -22,7 +22,9 @@ class Cap(Struct, frozen=True, array_like=True):
     values: list[str]
 
 
-def tables_of(caps: Sequence[Cap], groups: Sequence[Sequence[Sequence[int]]], longest: int) -> tuple[ItemArray, IntArray]:
+def tables_of(
+    caps: Sequence[Cap], groups: Sequence[Sequence[Sequence[int]]], longest: int
+) -> tuple[ItemArray, IntArray]:
     """What `recorded` stands for: groups (pools, longest, width), none of what was not read, and rooms.
 
     Raises ValueError for entries of more groups, or of others, than the caps have.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
+
 from blending.blend import NO_GROUPS, NO_PLAN, Lists, lists_of
 from blending.types import IntArray, ItemArray
 from engine.cap_record import Cap
@@ -87,7 +88,9 @@ class Grouping:
 
 
 class Fitted(NamedTuple):
-    """What pools offer a page under caps in force: `rows` are the values of each entry, `thinned` by pool and rule
+    """What pools offer a page under caps in force.
+
+    `rows` are the values of each entry, `widths` by limit the most that an entry has, `thinned` by pool and rule
     how many entries were left out; `groups` and `rooms` are as in `blending.blend.Page`.
     """
 
@@ -124,14 +127,14 @@ def fitted(rankings: Sequence[ItemArray], limits: Sequence[Limit], grouping: Gro
 
 
 def _alone(row: list[Values], limits: Sequence[Limit], enough: int) -> tuple[list[int], dict[str, int]]:
-    """Which entries a pool would show by itself, and how many it leaves out for each rule, the first that is full."""
+    """Which entries a pool would show by itself, and how many it leaves out by rule: the first that is full."""
     held: Counter[tuple[int, str]] = Counter()
     kept: list[int] = []
     left_out: dict[str, int] = {}
     for place, values in enumerate(row):
         if len(kept) == enough:
             break
-        full = next((l for l in limits if any(held[l.place, one] >= l.most for one in values[l.place])), None)
+        full = next((of for of in limits if any(held[of.place, one] >= of.most for one in values[of.place])), None)
         if full is None:
             kept.append(place)
             held.update((limit.place, one) for limit in limits for one in values[limit.place])
@@ -165,7 +168,8 @@ def _table(
 def recorded(made: Fitted, limits: Sequence[Limit], read: Sequence[int]) -> tuple[list[Cap], list[list[list[int]]]]:
     """The caps in force, and by pool the groups of each of the first `read` entries of its list."""
     rows = [row[:length] for row, length in zip(made.rows, read, strict=True)]
-    caps, numbers = [], {}
+    caps: list[Cap] = []
+    numbers: dict[tuple[int, str], int] = {}
     for limit, width in zip(limits, made.widths, strict=True):
         values = list(dict.fromkeys(value for row in rows for one in row for value in one[limit.place]))
         for value in values:
@@ -207,28 +211,32 @@ A = TypeVar("A", bound=Attempt)
 def least_given_way(limits: list[Limit], slots: int, attempt: Callable[[list[Limit]], A]) -> A:
     """The page under these limits or, where it is short because of them, under as much of them as fills it.
 
-    `attempt` makes a page under limits. They give way by priority, of equals the one that the policy names last
-    first; strict ones never do.
+    `attempt` makes a page under limits. Strict ones never give way. The others are taken up by priority, of equals
+    the one that the policy names first, and each is widened to what leaves the page as long as without it.
     """
     found = attempt(limits)
-    soft = sorted((limit for limit in limits if not limit.strict), key=lambda limit: (limit.priority, -limit.place))
+    soft = sorted((limit for limit in limits if not limit.strict), key=lambda limit: (-limit.priority, limit.place))
     if found.length == slots or not soft:
         return found
-    target = attempt([limit for limit in limits if limit.strict]).length
+    kept = [limit for limit in limits if limit.strict]
+    widest = attempt(kept)
+    if widest.length <= found.length:
+        return found
+    found = widest
     for limit in soft:
-        if found.length >= target:
-            break
-        within = limits
-        limits = [one for one in limits if one is not limit]
-        found = attempt(limits)
-        if found.length < target:
-            continue
-        low, high = limit.most + 1, slots
+        low, high = limit.most, slots  # room for all slots is as good as no limit
         while low < high:
-            middle = (low + high) // 2
-            tried = attempt([one._replace(most=middle) if one is limit else one for one in within])
-            if tried.length < target:
-                low = middle + 1
+            most = limit.most if low == limit.most else (low + high) // 2
+            tried = attempt(in_order([*kept, limit._replace(most=most)]))
+            if tried.length < widest.length:
+                low = most + 1
             else:
-                high, found = middle, tried
+                found, high = tried, most
+        if high < slots:
+            kept.append(limit._replace(most=high))
     return found
+
+
+def in_order(limits: list[Limit]) -> list[Limit]:
+    """Limits in the policy's order."""
+    return sorted(limits, key=lambda limit: limit.place)

@@ -151,6 +151,14 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
             raise ValueError("a decision pins a slot or a pool that it does not have")
         if not all(0 <= pool < len(self.pools) for pool in self.slot_pools):
             raise ValueError("a slot of the decision has a pool that it does not name")
+        self._check_parts()
+        pins = Counter(pool for _, pool in self.pinned)
+        if sum(max(part.floor, pins[number]) for number, part in enumerate(self.pools)) > slots:
+            raise ValueError("a decision guarantees more slots than it has")
+
+    def _check_parts(self) -> None:
+        """Refuse parts that do not fit the decision."""
+        actions, slots = len(self.actions), self.request.slots
         for part in self.pools:
             if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
                 raise ValueError(f"pool {part.pool} does not have numbers for every action")
@@ -160,9 +168,6 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
                 raise ValueError(f"pool {part.pool} does not have groups for every entry")
             if not (0 <= part.before <= self.start and 0 <= part.floor <= slots and 0 <= (part.cap or 0) <= slots):
                 raise ValueError(f"pool {part.pool} has limits that do not fit")
-        pins = Counter(pool for _, pool in self.pinned)
-        if sum(max(part.floor, pins[number]) for number, part in enumerate(self.pools)) > slots:
-            raise ValueError("a decision guarantees more slots than it has")
 
     @property
     def reach(self) -> int:

@@ -20,8 +20,9 @@ NOBODYS: frozenset[str] = frozenset()
 
 
 class Filter(NamedTuple):
-    """What is left out for one user at one moment: item ids that earlier pages have `shown`, `hidden` items and
-    creators, and by rule the items that the user is `tired` of.
+    """What is left out for one user at one moment.
+
+    Items that earlier pages have `shown`, `hidden` items and `creators`, and by rule what the user is `tired` of.
     """
 
     at_ms: int
@@ -62,9 +63,7 @@ def filter_of(state: UserState, facts: Facts, at_ms: int, shown: frozenset[str] 
     policy = facts.policy
     if not policy.filters:
         return Filter(at_ms, shown)
-    updates = [
-        facts.catalogue.get(one.item) for one in state.hidden if policy.hides.get(one.action) == "creator"
-    ]
+    updates = [facts.catalogue.get(one.item) for one in state.hidden if policy.hides.get(one.action) == "creator"]
     return Filter(
         at_ms,
         shown,

@@ -4,7 +4,7 @@ Everything counted is a sum over (decision, reaction) pairs, each pair once: so 
 twice, in any order, or before their decision, and the sums end the same.
 """
 
-from bisect import bisect
+from bisect import bisect, insort
 from collections.abc import Collection, Mapping
 from itertools import islice
 from typing import Literal, NamedTuple, TypeVar
@@ -183,9 +183,7 @@ def _served_after(decision: Decision) -> dict[str, int]:
     return {part.pool: part.served + part.realised for part in decision.pools}
 
 
-def _fold_decision(
-    state: UserState, decision: Decision, memory: MemoryPolicy, hiding: Collection[str]
-) -> Folded:
+def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy, hiding: Collection[str]) -> Folded:
     request_id = decision.request.request_id
     known = state.ledger.get(request_id)
     if known is not None:
@@ -343,10 +341,11 @@ def _remember(state: UserState, reaction: Acted | Organic, at_ms: int, memory: M
 
 def latest(known: tuple[E, ...], entry: E, most: int) -> tuple[E, ...]:
     """The `most` greatest of a sorted set and one more: the same in whichever order they came."""
-    place = bisect(known, entry)
-    if known[place - 1 : place] == (entry,):
+    if entry in known:
         return known
-    return (*known[:place], entry, *known[place:])[-most:]
+    entries = list(known)
+    insort(entries, entry)
+    return tuple(entries[-most:])
 
 
 def _hide(state: UserState, reaction: Acted | Organic, at_ms: int, memory: MemoryPolicy) -> UserState:

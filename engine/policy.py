@@ -338,11 +338,14 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise ValueError(f"rules must hold at most {RULES_MAX} names, not {len(self.rules)}")
         for name in self.rules:
             if not POOL_NAME.fullmatch(name) or name in REASONS:
+                taken = ", ".join(REASONS)
                 raise ValueError(
-                    f"rules.{name}: a name is lower-case letters, digits and _, at most 32, and not {', '.join(REASONS)}"
+                    f"rules.{name}: a name is lower-case letters, digits and _, at most 32, not {taken}"
                 )
         if of_kind(self.rules, SeenRule) and not self.memory.views_max:
-            raise ValueError('a rule of kind "seen" needs [memory] views_max above 0: how many views are remembered')
+            raise ValueError(
+                'a rule of kind "seen" needs [memory] views_max above 0: how many views are remembered'
+            )
 
     @cached_property
     def hides(self) -> dict[str, str]:

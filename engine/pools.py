@@ -21,8 +21,8 @@ from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.feature_kernels import join_top
-from engine.item_tallies import TREND
 from engine.filters import REACTED, Filter, counted, filter_of
+from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
     NO_PAST,
@@ -63,8 +63,8 @@ class Visitor(NamedTuple):
 class Ranking(NamedTuple):
     """A pool's answer: item numbers int32, best first, and how many better ones were left out as excluded.
 
-    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it. `passed` are
-    the items that were left out, if the pool says so, and `reasons` counts them where a policy has rules for it.
+    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it. `passed`
+    are the items that were left out, if the pool says so; `reasons` counts them where a policy has rules for it.
     """
 
     items: ItemArray
@@ -298,7 +298,7 @@ def gather(
     this pool or by another. Where rules thin or reorder lists, pools are asked for DEPTH times as many. Raises
     InputError as `check_request` does.
     """
-    policy, population = facts.policy, facts.population
+    policy = facts.policy
     most = request.slots * (DEPTH if policy.thins else 1)
     check_request(request, policy)
     cursor = state.cursor
@@ -320,7 +320,11 @@ def gather(
             rankings.append(_brought(request.candidates.get(name), left_out, facts, strangers, most))
     weighing = None
     if personal is not None:
-        others = [ranking.items[: request.slots] for name, ranking in zip(policy.pools, rankings, strict=True) if name != personal]
+        others = [
+            ranking.items[: request.slots]
+            for name, ranking in zip(policy.pools, rankings, strict=True)
+            if name != personal
+        ]
         names = request.user, request.request_id
         weighing = weigh(
             visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)

@@ -23,7 +23,9 @@ class BlockRule(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind
     def __post_init__(self) -> None:
         """Refuse a list that is too long."""
         if len(self.values) > VALUES_MAX:
-            raise ValueError(f"values holds at most {VALUES_MAX} texts, not {len(self.values)}: block by an attribute")
+            raise ValueError(
+                f"values holds at most {VALUES_MAX} texts, not {len(self.values)}: block by an attribute"
+            )
 
 
 class CapRule(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="cap"):

@@ -97,7 +97,9 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     def attempt(limits: list[Limit]) -> Tried:
         nonlocal beliefs, rules, unfit
         rankings = [ranking.items for ranking in gathered.rankings]
-        offer = fitted(rankings, limits, grouping, request.slots) if limited else as_offered(rankings, gathered.lists)
+        offer = as_offered(rankings, gathered.lists)
+        if limited:
+            offer = fitted(rankings, limits, grouping, request.slots)
         page = WHOLE
         if conditions:
             page = page_of(policy, wanted, offer.lists.stock, beliefs.before, start)
@@ -111,14 +113,13 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
             made = blend(beliefs.posterior, rules, offer.lists, key, page)
         return Tried(limits, offer, page, made)
 
-    limits, offer, page, made = least_given_way(limited, request.slots, attempt)
+    tried = least_given_way(limited, request.slots, attempt)
+    limits, offer, page, made = tried
     offered = zip(gathered.rankings, offer.rankings, strict=True)
     gathered = gathered._replace(rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists)
-
-    failed = [Degraded("posterior", "", 0, 0)] if unfit else []
     wished = intended(made, rules, gathered.lists, key, page)
     caps, groups = recorded(offer, limits, read_of(made)) if limits else (UNSET, [])
-    parts = _parts(state, request, beliefs, made, gathered, page, wished, offer.thinned, groups)
+    parts = _parts(state, request, beliefs, tried, gathered, wished, groups)
     placed = gathered.lists.items[made.slot_pools, made.slot_ranks]
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
@@ -142,7 +143,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         rewards=list(policy.rewarded.values()),
         pools=parts,
         pinned=[(slot, pool) for slot, pool in enumerate(page.pinned.tolist()) if pool >= 0],
-        degraded=failed
+        degraded=([Degraded("posterior", "", 0, 0)] if unfit else [])
         + degraded_of(policy, wanted, gathered.lists.stock, made)
         + given_way(policy, grouping, placed.tolist()),
         slot_items=[parts[pool].items[rank] for pool, rank in slots],
@@ -241,15 +242,13 @@ def _parts(
     state: UserState,
     request: Request,
     beliefs: Beliefs,
-    made: Blend,
+    tried: Tried,
     gathered: Gathered,
-    page: Page,
     wished: IntArray,
-    thinned: list[dict[str, int]],
     groups: list[list[list[int]]],
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
-    population, slots = gathered.facts.population, request.slots
+    population, slots, page, made = gathered.facts.population, request.slots, tried.page, tried.made
     shadow = gathered.facts.policy.blend.shadow
     strength = np.round(beliefs.strength, 3).tolist()  # to be read, and short: the posterior has it to the last bit
     alpha, beta, rates = (table.tolist() for table in (*beliefs.posterior, made.rates.swapaxes(0, 1)))
@@ -281,7 +280,7 @@ def _parts(
                 listed=gathered.names(ranking.items) if shadow else [],
                 listed_views=population.shadow_views.get(name, 0) if shadow else 0,
                 filtered_by=dict(ranking.reasons),
-                thinned=thinned[pool],
+                thinned=tried.offer.thinned[pool],
                 groups=groups[pool] if groups else [],
             )
         )

@@ -196,7 +196,9 @@ class Partition:
         elif isinstance(reaction, Quarantine):
             self._exclude(self.exclusions.with_quarantine(record.offset, reaction, record.at_ms))
         elif reaction is not None and not self.exclusions.hold(reaction.user, record.at_ms):
-            folded = fold(self.state(reaction.user), reaction, record.at_ms, self._policy.memory, self._policy.hides)
+            folded = fold(
+                self.state(reaction.user), reaction, record.at_ms, self._policy.memory, self._policy.hides
+            )
             self._users[reaction.user] = folded.state
             self._absorb(folded.lessons)
         return messages

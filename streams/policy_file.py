@@ -1,17 +1,18 @@
 """A policy from a TOML file, checked whole before anything uses it."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from engine.errors import InputError
 from engine.policy import ActionPolicy, Policy, PoolPolicy
 from engine.pools import pools_of
+from engine.rules import RulePolicy
 from streams.toml_file import read_toml
 
 T = TypeVar("T")
-NAMED_TABLES: dict[str, type[PoolPolicy] | type[ActionPolicy]] = {"pools": PoolPolicy, "actions": ActionPolicy}
+NAMED_TABLES: dict[str, Any] = {"pools": PoolPolicy, "actions": ActionPolicy, "rules": RulePolicy}
 
 
 def read_policy(path: Path) -> Policy:

@@ -105,10 +105,21 @@ class Offer(NamedTuple):
     def allocated(self, chances: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """What `allocate` makes of it."""
         table = np.zeros((0, 0)) if chances is None else chances
-        head = (self.utilities, self.falls, self.ties, self.returns, *self.lists, self.limits, self.groups, self.rooms)
+        head = (
+            self.utilities,
+            self.falls,
+            self.ties,
+            self.returns,
+            *self.lists,
+            self.limits,
+            self.groups,
+            self.rooms,
+        )
         placed = np.empty((2, self.slots), np.int64)
         verdicts = np.empty(self.lists.items.shape, np.int64)
-        length = allocate(*head, self.plan, self.slots, self.explored, self.start, self.key, table, placed, verdicts)
+        length = allocate(
+            *head, self.plan, self.slots, self.explored, self.start, self.key, table, placed, verdicts
+        )
         return placed[:, :length], verdicts
 
 

@@ -43,7 +43,9 @@ def test_redrawn_chances_are_those_of_one_plain_allocation_after_another(
         fell = fall_back(utilities, rules.fallback, case.lists.stock, mode)
         ties, plan = tie_breaks(pools, own), plans[sample % len(plans)]
         offer = Offer(utilities, ties, rules.returns, case.lists, case.slots, explored, own, fell)
-        offer = offer._replace(limits=page.limits, groups=page.groups, rooms=page.rooms, plan=plan, start=case.start)
+        offer = offer._replace(
+            limits=page.limits, groups=page.groups, rooms=page.rooms, plan=plan, start=case.start
+        )
         expected.append(chances_table(plain_allocation(offer), case.slots))
     head = (*believed, rules.rewards, rules.returns, rules.fallback, mode, rules.draws, *case.lists)
     found = redrawn(
