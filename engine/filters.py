@@ -12,10 +12,9 @@ import numpy as np
 
 from blending.types import IntArray, ItemArray
 from engine.facts import Facts
-from engine.rules import BlockRule, SeenRule, of_kind, values_of
+from engine.rules import CATALOGUE, HIDDEN, SHOWN, BlockRule, SeenRule, of_kind, values_of
 from engine.state import UserState
 
-REACTED, SHOWN, CATALOGUE, HIDDEN = "reacted", "shown", "catalogue", "hidden"
 NOBODYS: frozenset[str] = frozenset()
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
-from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, RulePolicy, SeenRule, of_kind
+from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, RulePolicy, SeenRule, check_rules, of_kind
 
 POOL_KINDS = (
     "popular",
@@ -32,8 +32,6 @@ CELLS_MAX = 4096  # of cohorts, pools and actions: what newcomers taught of each
 COHORT_LENGTH_MAX = 64
 NEW = "new"  # after a cohort's name: of its users, those who have not been given a page yet
 ACTIONS_MAX = 32
-RULES_MAX = 32
-REASONS = ("reacted", "shown", "catalogue", "hidden")  # why items are left out beside rules, which have other names
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
 SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
@@ -293,7 +291,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
         self._check_personal()
         self._check_guarantees()
-        self._check_rules()
+        check_rules(self.rules, self.memory.views_max)
         session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
         if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
             raise ValueError(
@@ -331,21 +329,6 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             raise ValueError(f"cohorts, pools and actions make {cells} priors, at most {CELLS_MAX} are kept")
         if not any(pool.ratio > 0 for pool in self.pools.values()):
             raise ValueError("one pool at least needs a ratio above 0")
-
-    def _check_rules(self) -> None:
-        """Refuse too many rules, names that mean something else, and fatigue without a memory of views."""
-        if len(self.rules) > RULES_MAX:
-            raise ValueError(f"rules must hold at most {RULES_MAX} names, not {len(self.rules)}")
-        for name in self.rules:
-            if not POOL_NAME.fullmatch(name) or name in REASONS:
-                taken = ", ".join(REASONS)
-                raise ValueError(
-                    f"rules.{name}: a name is lower-case letters, digits and _, at most 32, not {taken}"
-                )
-        if of_kind(self.rules, SeenRule) and not self.memory.views_max:
-            raise ValueError(
-                'a rule of kind "seen" needs [memory] views_max above 0: how many views are remembered'
-            )
 
     @cached_property
     def hides(self) -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from blending.blend import Lists, lists_of
-from blending.randomness import key_of
 from blending.sampling import uniforms_of
 from blending.types import FloatArray, IntArray, ItemArray
 from engine.caps import DEPTH, limiting
@@ -21,13 +20,11 @@ from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.feature_kernels import join_top
-from engine.filters import REACTED, Filter, counted, filter_of
+from engine.filters import Filter, counted, filter_of
 from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
-    NO_PAST,
     NOTHING_LISTED,
-    Past,
     Weighing,
     affinity_of,
     liked_affinity,
@@ -37,27 +34,7 @@ from engine.personal import (
 from engine.policy import Policy
 from engine.population import Population
 from engine.state import UserState
-
-
-class Visitor(NamedTuple):
-    """A user as the pools see them, in item numbers.
-
-    `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered;
-    `past`: reactions of any kind; `key`: of what is random in this request, whose `seed` and `names` these are.
-    `reasons`: why items are excluded, where a policy has rules for it.
-    """
-
-    recent: IntArray
-    excluded: IntArray
-    past: Past = NO_PAST
-    seed: int = 0
-    names: tuple[str, ...] = ()
-    reasons: Mapping[str, IntArray] = {}
-
-    @property
-    def key(self) -> np.uint64:
-        """The key of draws that are a pool's own."""
-        return key_of(self.seed, "pools", *self.names)
+from engine.visitor import NOBODY, Visitor, visitor_of
 
 
 class Ranking(NamedTuple):
@@ -202,9 +179,6 @@ def pools_of(policy: Policy) -> dict[str, Pool]:
     return {name: KINDS[kind] if kind in KINDS else plugged_in(kind) for name, kind in asked.items()}
 
 
-NOBODY = Visitor(np.zeros(0, np.int64), np.zeros(0, np.int64))
-
-
 PERSONAL_FIRST = Ranking(np.zeros(0, np.int32), 0)  # stands where the personal pool's is to come
 
 
@@ -226,50 +200,6 @@ class Gathered(NamedTuple):
         """The names of items by their numbers."""
         items, size, strangers = self.facts.population.items, self.facts.population.size, self.strangers
         return [items[number] if number < size else strangers[number - size] for number in numbers.tolist()]
-
-
-def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
-    """What a user did with items of this version, latest first; what was ever liked is a like of that moment."""
-    find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
-    latest: dict[int, int] = {}  # item number -> when
-    liked: dict[int, bool] = {}
-    for entry in reversed(state.history):
-        number = find(entry.item, size)
-        if number < size:
-            if number not in latest:
-                latest[number] = entry.at_ms
-                liked[number] = entry.action in likes
-            elif entry.action in likes and not liked[number]:
-                del latest[number], liked[number]
-                latest[number], liked[number] = entry.at_ms, True
-    count = len(latest)
-    ages = at_ms - np.fromiter(latest.values(), np.int64, count)
-    return Past(
-        np.fromiter(latest, np.int64, count),
-        np.maximum(ages, 0).astype(np.float64),
-        np.fromiter(liked.values(), np.float64, count),
-    )
-
-
-def visitor_of(
-    state: UserState, request: Request, facts: Facts, at_ms: int, left_out: Filter | None = None
-) -> Visitor:
-    """Translate a user's history into the item numbers of this population version.
-
-    An item that the user has reacted to is not offered again, nor one that is `left_out`; one that this version
-    does not know cannot be.
-    """
-    past = past_of(state, facts, at_ms)
-    reasons = {REACTED: past.items, **(left_out or filter_of(state, facts, at_ms)).numbers(facts)}
-    excluded = [numbers for numbers in reasons.values() if numbers.size]
-    return Visitor(
-        past.items[past.liked > 0][: facts.policy.population.recent_likes],
-        np.unique(np.concatenate(excluded)) if excluded else past.items,
-        past,
-        facts.policy.blend.seed,
-        (request.user, request.request_id),
-        reasons if facts.policy.filters else {},
-    )
 
 
 def check_request(request: Request, policy: Policy) -> None:

@@ -4,6 +4,7 @@ A rule is `[rules.NAME]` in a policy, and its `kind` says which of these types i
 catalogue: its `attribute` is "item" for its id, "creator", or the name of an attribute of the product's.
 """
 
+import re
 from collections.abc import Mapping
 from typing import TypeAlias, TypeVar
 
@@ -11,7 +12,11 @@ from msgspec import Struct
 
 from engine.events import SLOTS_MAX, ItemUpdate
 
+RULES_MAX = 32
 VALUES_MAX = 10_000  # of one block list
+RULE_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+REACTED, SHOWN, CATALOGUE, HIDDEN = "reacted", "shown", "catalogue", "hidden"
+REASONS = (REACTED, SHOWN, CATALOGUE, HIDDEN)  # why items are left out beside rules, which have other names
 
 
 class BlockRule(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="block"):
@@ -96,6 +101,18 @@ R = TypeVar("R", bound=RulePolicy)
 def of_kind(rules: Mapping[str, RulePolicy], kind: type[R]) -> dict[str, R]:
     """The rules of one kind, by name, in the policy's order."""
     return {name: rule for name, rule in rules.items() if isinstance(rule, kind)}
+
+
+def check_rules(rules: Mapping[str, RulePolicy], views_max: int) -> None:
+    """Raise ValueError for too many rules, names that mean something else, and fatigue without remembered views."""
+    if len(rules) > RULES_MAX:
+        raise ValueError(f"rules must hold at most {RULES_MAX} names, not {len(rules)}")
+    for name in rules:
+        if not RULE_NAME.fullmatch(name) or name in REASONS:
+            taken = ", ".join(REASONS)
+            raise ValueError(f"rules.{name}: a name is lower-case letters, digits and _, at most 32, not {taken}")
+    if of_kind(rules, SeenRule) and not views_max:
+        raise ValueError('a rule of kind "seen" needs [memory] views_max above 0: how many views are remembered')
 
 
 def values_of(item: str, update: ItemUpdate | None, attribute: str) -> tuple[str, ...]:

@@ -74,16 +74,10 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     start = len(cursor.items) if cursor else 0
     if start + request.slots > SLOTS_MAX:
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
-    first, delays = not any(state.served.values()), facts.delays
-    own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
-    if cursor:
-        beliefs = _continued(cursor)
-    else:
-        session = None
-        if settings.session_strength > 0.0:
-            session = _table(policy, session_at(state, at_ms, policy.memory, delays))
-        cohort = cohort_of(policy, request.context, first=first)
-        beliefs = _beliefs(state, cohort, own, session, facts)
+    first = not any(state.served.values())
+    own = _table(policy, evidence_at(state, at_ms, policy.memory, facts.delays))
+    cohort = cohort_of(policy, request.context, first=first)
+    beliefs = _continued(cursor) if cursor else _beliefs(state, cohort, own, facts, at_ms)
     views = np.fmax.reduce(own[1], axis=1, initial=0.0)  # what is not a number counts as nothing
     wanted = wanted_of(policy, request.slots, start, views, first=first)
     conditions = start > 0 or not wanted.nothing
@@ -180,12 +174,13 @@ def _continued(cursor: Cursor) -> Beliefs:
     )
 
 
-def _beliefs(state: UserState, cohort: str, own: FloatArray, session: FloatArray | None, facts: Facts) -> Beliefs:
-    """What is believed for a feed's first page; `own` and `session` are the user's S and E, (2, pools, actions)."""
+def _beliefs(state: UserState, cohort: str, own: FloatArray, facts: Facts, at_ms: int) -> Beliefs:
+    """What is believed for a feed's first page; `own` are the user's S and E, (2, pools, actions)."""
     policy, settings = facts.policy, facts.policy.blend
     prior, levels = prior_for(state, facts, cohort, own)
     posterior, strength = updated(prior, *own), prior.alpha + prior.beta
-    if session is not None:
+    if settings.session_strength > 0.0:
+        session = _table(policy, session_at(state, at_ms, policy.memory, facts.delays))
         known = capped(posterior, settings.session_strength)
         strength *= (known.alpha + known.beta) / (posterior.alpha + posterior.beta)
         posterior = updated(known, *session)

@@ -15,7 +15,8 @@ from blending.sampling import uniforms_of
 from blending.types import IntArray
 from engine.facts import Facts
 from engine.kernels import first_allowed
-from engine.pools import Ranking, Visitor, without
+from engine.pools import Ranking, without
+from engine.visitor import Visitor
 from simulator.interactions import Interaction
 
 

@@ -196,7 +196,7 @@ REFUSED = [  # what stands in the file, and the words the message must hold
     ("[rules.a]\nkind = 'seen'\ntimes = 0\nwithin_ms = 1", ["[rules.a] ", "at least 1"]),
     ("[rules.a]\nkind = 'seen'\ntimes = 1\nwithin_ms = 1", ["needs [memory] views_max above 0"]),
     ("[rules.a]\nkind = 'diverse'\nattribute = 'x'\nweight = nan", ["[rules.a] ", "weight must be from 0 to 1"]),
-    ("[rules.hidden]\nkind = 'cap'\nattribute = 'x'\nmost = 1", ["rules.hidden", "not reacted"]),
+    ("[rules.hidden]\nkind = 'cap'\nattribute = 'x'\nmost = 1", ["rules.hidden", "at most 32, not reacted"]),
     ("[actions.like]\nreward = 1\nhides = 'all'", ["[actions.like.hides]", "'all'"]),
     ("[pools]", ["pools", "1 to 32", "not 0"]),
     ("[actions]", ["actions", "1 to 32", "not 0"]),

@@ -14,23 +14,10 @@ from engine.facts import Facts
 from engine.item_tallies import HALF_LIVES_MS, TREND
 from engine.kernels import first_allowed, is_excluded, top_neighbours
 from engine.policy import ActionPolicy, Policy, PopulationPolicy
-from engine.pools import (
-    KINDS,
-    NOBODY,
-    Affinity,
-    Fresh,
-    Pool,
-    Popular,
-    Random,
-    Ranking,
-    Similar,
-    Successor,
-    Trending,
-    Visitor,
-    past_of,
-)
+from engine.pools import KINDS, Affinity, Fresh, Pool, Popular, Random, Ranking, Similar, Successor, Trending
 from engine.population import Population, Sums, fit
 from engine.state import Reacted, ReactionLesson, UserState
+from engine.visitor import NOBODY, Visitor, past_of
 
 ACTIONS = {"like": ActionPolicy(1.0), "hide": ActionPolicy(-2.0), "rated": ActionPolicy(0.0)}
 LIKED = Policy(actions=ACTIONS)

@@ -252,7 +252,10 @@ def test_a_freshness_floor_is_kept_where_pools_offer_what_is_fresh() -> None:
 alike = {letter: [number % 3] for number, letter in enumerate("abcdefghijkl")}
 both = {letter: [number % 3, 3 + number % 2] for number, letter in enumerate("abcdefghijkl")}
 PAGES = {
-    "one draw": Case([[5.0], [6.0], [4.0]], [[50.0]] * 3, ["abcdef", "chgbaf", "ljkbid"], 6, groups=alike, most=2),
+    "winner": Case([[5.0], [6.0], [4.0]], [[50.0]] * 3, ["abcdef", "chgbaf", "ljkbid"], 6, groups=alike, most=2),
+    "one draw": Case(
+        [[5.0], [6.0], [4.0]], [[50.0]] * 3, ["abcdef", "chgbaf", "ljkbid"], 6, groups=alike, most=2, delta=None
+    ),
     "mixed": Case([[5.0], [6.0]], [[50.0]] * 2, ["adgjbc", "beha"], 5, epsilon=0.5, groups=alike, most=2),
     "a draw a slot": Case(
         [[5.0], [6.0]], [[50.0]] * 2, ["abcd", "dgeb"], 4, draws="slot", delta=0.85, groups=alike, most=2
@@ -271,7 +274,7 @@ def test_propensities_of_capped_pages_are_the_frequencies_of_redraws(name: str) 
     case, redraws = PAGES[name], 1500
     made = case.decision("whole")
     others = [case.made(f"other {number}").verdicts for number in range(20)]
-    assert any((verdicts == CAPPED).any() for verdicts in others) or name in ("floors", "rounded")
+    assert any((verdicts == CAPPED).any() for verdicts in others) or name in ("winner", "floors", "rounded")
     assert difference(made) is None
     found = propensities(made, 2000)
     assert_agree(found, case.counts(redraws)[: len(made.slot_items)], redraws)
