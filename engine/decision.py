@@ -34,7 +34,8 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     time. `listed` is the whole of its list for shadow evidence, empty without, and `listed_views` how many views of
     its lists that had counted by then. `filtered_by` counts what was left out by reason where a policy has rules or
     hides, and `thinned` by rule what its own list would have had too many of. `groups` are those of each entry that
-    was read, numbered as in the decision's `caps`. What is left out is 0, null, false or empty.
+    was read, numbered as in the decision's `caps`; `reordered` says that a rule of diversity has put the list into
+    another order than the pool's own. What is left out is 0, null, false or empty.
     """
 
     pool: str
@@ -60,6 +61,7 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     filtered_by: dict[str, int] = {}
     thinned: dict[str, int] = {}
     groups: list[list[int]] = []
+    reordered: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a list that is not the one that was read."""
@@ -318,7 +320,7 @@ def _misplaced(record: Decision, considered: Considered) -> str | None:
     """
     etas = dict(zip(considered.items, considered.etas, strict=True))
     for part in record.pools:
-        if part.pool == considered.pool:
+        if part.pool == considered.pool and not part.reordered:
             for before, after in pairwise(part.items):
                 if etas.get(before, 0.0) < etas.get(after, 0.0):
                     return f"pool {part.pool} has {after} after {before}, and a greater score for it"

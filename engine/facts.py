@@ -92,6 +92,11 @@ class Facts(Struct, frozen=True, dict=True):
         return {}
 
     @cached_property
+    def compared(self) -> dict[int, tuple[str, ...]]:
+        """By item number its values for the rule of diversity, as `engine.diversity` has looked them up."""
+        return {}
+
+    @cached_property
     def places(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         """Where cohorts, pools and actions stand in the tables."""
         policy = self.policy

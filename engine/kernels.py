@@ -94,6 +94,41 @@ def _precedes(item: int, other: int, scores: np.ndarray) -> bool:
 
 
 @compiled
+def marginal_order(values: IntArray, weight: float) -> IntArray:
+    """Places of a list in the order of maximal marginal relevance (`engine.diversity`); (n,).
+
+    `values` (n, width) are those of each entry, best first, none twice and -1 for none at the end. Of equals the
+    one that stands higher comes first.
+    """
+    size, width = values.shape
+    counts = np.zeros(size)
+    for place in range(size):
+        for column in range(width):
+            counts[place] += values[place, column] >= 0
+    nearest = np.zeros(size)
+    left = np.ones(size, np.uint8)
+    order = np.empty(size, np.int64)
+    for rank in range(size):
+        best, best_worth = -1, 0.0
+        for place in range(size):
+            if left[place]:
+                worth = (1.0 - weight) * (1.0 - place / size) - weight * nearest[place]
+                if best < 0 or worth > best_worth:
+                    best, best_worth = place, worth
+        order[rank] = best
+        left[best] = 0
+        for place in range(size):
+            if left[place]:
+                shared = 0
+                for one in range(width):
+                    for other in range(width):
+                        shared += values[best, one] >= 0 and values[best, one] == values[place, other]
+                if shared:
+                    nearest[place] = max(nearest[place], shared / np.sqrt(counts[best] * counts[place]))
+    return order
+
+
+@compiled
 def prior_means(
     others: FloatArray, place: int, own: FloatArray, base_successes: float, base: float, certainty: float
 ) -> tuple[FloatArray, FloatArray]:

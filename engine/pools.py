@@ -16,6 +16,7 @@ from blending.blend import Lists, lists_of
 from blending.sampling import uniforms_of
 from blending.types import FloatArray, IntArray, ItemArray
 from engine.caps import DEPTH, limiting
+from engine.diversity import diversified
 from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
@@ -33,6 +34,7 @@ from engine.personal import (
 )
 from engine.policy import Policy
 from engine.population import Population
+from engine.rules import DiverseRule, of_kind
 from engine.state import UserState
 from engine.visitor import NOBODY, Visitor, visitor_of
 
@@ -42,6 +44,7 @@ class Ranking(NamedTuple):
 
     `missing` says that it did not answer in time: it has no stock then, and that says nothing about it. `passed`
     are the items that were left out, if the pool says so; `reasons` counts them where a policy has rules for it.
+    `reordered` says that a rule has put the list into another order than the pool's.
     """
 
     items: ItemArray
@@ -49,6 +52,7 @@ class Ranking(NamedTuple):
     missing: bool = False
     passed: ItemArray = NOTHING_LISTED
     reasons: Mapping[str, int] = {}
+    reordered: bool = False
 
 
 def without(items: ItemArray, passed: ItemArray) -> Ranking:
@@ -262,6 +266,9 @@ def gather(
         if _is_ready(facts, weighing.layout.key, others, request.slots):
             best = weighing.items[:most].astype(np.int32)
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
+    for rule in of_kind(policy.rules, DiverseRule).values():
+        orders = [diversified(ranking.items, rule, facts, list(strangers)) for ranking in rankings]
+        rankings = [of._replace(items=items, reordered=True) for of, items in zip(rankings, orders, strict=True)]
     if policy.thins and not limiting(policy):
         rankings = [ranking._replace(items=ranking.items[: request.slots]) for ranking in rankings]
     lists = lists_of([ranking.items for ranking in rankings])

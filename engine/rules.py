@@ -111,6 +111,8 @@ def check_rules(rules: Mapping[str, RulePolicy], views_max: int) -> None:
         if not RULE_NAME.fullmatch(name) or name in REASONS:
             taken = ", ".join(REASONS)
             raise ValueError(f"rules.{name}: a name is lower-case letters, digits and _, at most 32, not {taken}")
+    if len(of_kind(rules, DiverseRule)) > 1:
+        raise ValueError(f'one rule at most is of kind "diverse", not {" and ".join(of_kind(rules, DiverseRule))}')
     if of_kind(rules, SeenRule) and not views_max:
         raise ValueError('a rule of kind "seen" needs [memory] views_max above 0: how many views are remembered')
 

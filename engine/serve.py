@@ -277,6 +277,7 @@ def _parts(
                 filtered_by=dict(ranking.reasons),
                 thinned=tried.offer.thinned[pool],
                 groups=groups[pool] if groups else [],
+                reordered=ranking.reordered,
             )
         )
     return parts

@@ -26,10 +26,10 @@ from engine.facts import Facts
 from engine.filters import filter_of
 from engine.fold import fold
 from engine.page import Degraded
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
 from engine.pools import gather
 from engine.propensities import propensities
-from engine.rules import BlockRule, CapRule, FreshRule, RulePolicy, SeenRule, values_of
+from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, RulePolicy, SeenRule, values_of
 from engine.serve import serve
 from engine.state import Reacted, UserState, Viewed
 from streams.codec import decode, encode
@@ -280,6 +280,63 @@ def test_propensities_of_capped_pages_are_the_frequencies_of_redraws(name: str) 
     assert_agree(found, case.counts(redraws)[: len(made.slot_items)], redraws)
 
 
+# Diversity
+
+
+def plain_order(rows: list[set[str]], weight: float) -> list[int]:
+    """Maximal marginal relevance in plain Python."""
+    left, order = list(range(len(rows))), []
+    while left:
+        worth = {}
+        for place in left:
+            alike = [
+                len(rows[place] & rows[one]) / (len(rows[place]) * len(rows[one])) ** 0.5
+                if rows[place] and rows[one]
+                else 0.0
+                for one in order
+            ]
+            worth[place] = (1.0 - weight) * (1.0 - place / len(rows)) - weight * max(alike, default=0.0)
+        order.append(max(left, key=lambda place: (worth[place], -place)))
+        left.remove(order[-1])
+    return order
+
+
+@given(st.lists(st.sets(st.sampled_from("xyz"), max_size=3), max_size=12), st.sampled_from([0.0, 0.2, 0.5, 1.0]))
+def test_a_diverse_list_is_in_the_order_of_maximal_marginal_relevance(rows: list[set[str]], weight: float) -> None:
+    updates = [ItemUpdate(item=f"a{n}", attributes={"topic": sorted(row)}) for n, row in enumerate(rows)]
+    facts = ruled({"variety": DiverseRule("topic", weight)}, *updates)
+    request = Request(request_id="r", user="u", slots=12, candidates={"a": [f"a{n}" for n in range(len(rows))]})
+    gathered = gather(UserState(), request, facts, 0)
+    order = plain_order(rows, weight)
+    assert gathered.names(gathered.rankings[0].items) == [f"a{place}" for place in order]
+    if weight == 0.0:
+        assert order == list(range(len(rows)))
+
+
+def test_a_diverse_page_is_of_more_topics_and_is_made_again_from_its_record() -> None:
+    """Ten items of topic x stand above two of y: with a weight of a half, y has the second place."""
+    updates = [ItemUpdate(item=f"a{n}", attributes={"topic": "y" if n > 9 else "x"}) for n in range(12)]
+    facts = ruled({"variety": DiverseRule("topic", 0.5)}, *updates)
+    made = asked(facts, "r", 3, {"a": [f"a{n}" for n in range(12)]}).decision
+    assert made.slot_items == ["a0", "a10", "a1"]
+    assert (made.pools[0].reordered, made.pools[0].stock) == (True, 3)
+    assert difference(made) is None
+
+
+def test_personal_lists_may_be_diverse_and_capped() -> None:
+    rules = {"variety": DiverseRule("kind", 0.6), "per_creator": CapRule("creator", 2)}
+    runner = lived(
+        rules, pools={**Policy().pools, "mine": PoolPolicy("external")}, weights=WeightsPolicy(ready_likes=0)
+    )
+    for number in range(20):
+        made = served(runner, f"r{number}", 20 + number)
+        assert difference(made) is None
+        creators = Counter(int(item[1:]) % 4 for item in made.slot_items)
+        assert max(creators.values()) <= 2
+        assert len(made.slot_items) == 6
+        react(runner, made, 0, "like" if number % 3 else "skip", 20 + number)
+
+
 # What a user is not offered
 
 
@@ -290,8 +347,8 @@ HOUSE = [
 
 def lived(rules: dict[str, RulePolicy], views_max: int = 50, **more: object) -> EmbeddedRunner:
     """A runner whose catalogue is HOUSE, and whose users have liked all of it; nobody has asked for a feed."""
-    pools = {"popular": PoolPolicy("popular"), "mine": PoolPolicy("external")}
-    policy = Policy(pools, ACTIONS, memory=MemoryPolicy(views_max=views_max), rules=rules, **more)  # type: ignore[arg-type]
+    values = {"pools": {"popular": PoolPolicy("popular"), "mine": PoolPolicy("external")}, **more}
+    policy = Policy(actions=ACTIONS, memory=MemoryPolicy(views_max=views_max), rules=rules, **values)  # type: ignore[arg-type]
     runner = EmbeddedRunner(policy)
     for number, update in enumerate(HOUSE):
         runner.put(update, 0)
