@@ -35,7 +35,8 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     its lists that had counted by then. `filtered_by` counts what was left out by reason where a policy has rules or
     hides, and `thinned` by rule what its own list would have had too many of. `groups` are those of each entry that
     was read, numbered as in the decision's `caps`; `reordered` says that a rule of diversity has put the list into
-    another order than the pool's own. What is left out is 0, null, false or empty.
+    another order than the pool's own. `stages` has for each rule that limits a page the numbers of
+    `engine.stages.STAGES`. What is left out is 0, null, false or empty.
     """
 
     pool: str
@@ -62,6 +63,7 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     thinned: dict[str, int] = {}
     groups: list[list[int]] = []
     reordered: bool = False
+    stages: dict[str, list[int]] = {}
 
     def __post_init__(self) -> None:
         """Refuse a list that is not the one that was read."""

@@ -65,7 +65,8 @@ class PoolWhy(Struct, frozen=True):
 
     `floor` and `cap` are how many it had to get and could (null: all); `missing` says that it did not answer in
     time. `duplicates` counts its entries that another pool had placed, `filtered` what it left out because the user
-    had reacted to it; `propensities` and `errors` have an entry per slot.
+    had reacted to it; `propensities` and `errors` have an entry per slot. `capped` counts its entries of which the
+    page had as many as a rule allows, and `filtered_by` and `thinned` are those of the record.
     """
 
     pool: str
@@ -80,6 +81,9 @@ class PoolWhy(Struct, frozen=True):
     missing: bool
     propensities: list[float] | None
     errors: list[float] | None
+    capped: int
+    filtered_by: dict[str, int]
+    thinned: dict[str, int]
 
 
 class Explanation(Struct, frozen=True):
@@ -178,6 +182,9 @@ def _pool(record: Decision, pool: int, found: Propensities | None) -> PoolWhy:
         part.missing,
         None if found is None else found.chances[:, pool].tolist(),
         None if found is None else found.errors[:, pool].tolist(),
+        part.verdicts.count("c"),
+        part.filtered_by,
+        part.thinned,
     )
 
 

@@ -284,16 +284,19 @@ def _brought(
     brought: list[str] | None, left_out: Filter, facts: Facts, strangers: dict[str, int], most: int
 ) -> Ranking:
     """The request's own candidates for a pool, the first of each, without those that are left out."""
-    items, reasons = [], Counter[str]()
+    items, passed, reasons = [], [], Counter[str]()
     for item in dict.fromkeys(brought or ()):
         reason = left_out.reason(item, facts)
         if reason is None:
             items.append(item)
         else:
             reasons[reason] += 1
+            passed.append(item)
     numbers = _numbers(items[:most], facts.population, strangers)
-    told = dict(reasons) if facts.policy.filters else {}
-    return Ranking(numbers, reasons.total(), brought is None, reasons=told)
+    if not facts.policy.filters:
+        return Ranking(numbers, len(passed), brought is None)
+    over = _numbers(passed, facts.population, strangers)
+    return Ranking(numbers, len(passed), brought is None, over, dict(reasons))
 
 
 def _own_rank(name: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:

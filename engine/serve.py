@@ -24,6 +24,7 @@ from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
 from engine.pools import Gathered
 from engine.priors import mixed_chance, prior_for
+from engine.stages import stages_of
 from engine.state import Cell, Cursor, Tally, UserState
 
 MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected", "fixed": "fixed"}
@@ -109,11 +110,22 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
 
     tried = least_given_way(limited, request.slots, attempt)
     limits, offer, page, made = tried
-    offered = zip(gathered.rankings, offer.rankings, strict=True)
+    offered = list(zip(gathered.rankings, offer.rankings, strict=True))
+    stages = [
+        stages_of(
+            policy,
+            grouping,
+            of.passed,
+            of.items[: items.size + sum(left_out.values())],
+            items,
+            verdict_letters(row),
+        )
+        for (of, items), left_out, row in zip(offered, offer.thinned, made.verdicts, strict=True)
+    ]
     gathered = gathered._replace(rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists)
     wished = intended(made, rules, gathered.lists, key, page)
     caps, groups = recorded(offer, limits, read_of(made)) if limits else (UNSET, [])
-    parts = _parts(state, request, beliefs, tried, gathered, wished, groups)
+    parts = _parts(state, request, beliefs, tried, gathered, wished, groups, stages)
     placed = gathered.lists.items[made.slot_pools, made.slot_ranks]
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
@@ -241,6 +253,7 @@ def _parts(
     gathered: Gathered,
     wished: IntArray,
     groups: list[list[list[int]]],
+    stages: list[dict[str, list[int]]],
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
     population, slots, page, made = gathered.facts.population, request.slots, tried.page, tried.made
@@ -278,6 +291,7 @@ def _parts(
                 thinned=tried.offer.thinned[pool],
                 groups=groups[pool] if groups else [],
                 reordered=ranking.reordered,
+                stages=stages[pool],
             )
         )
     return parts

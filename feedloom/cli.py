@@ -19,6 +19,7 @@ from feedloom.bench_rows import comparisons, missing_peers
 from feedloom.dead_letters_command import dead_letters
 from feedloom.doctor import examine
 from feedloom.explain import explain
+from feedloom.funnel_command import funnel_command
 from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_items, read_log
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
@@ -328,7 +329,17 @@ def doctor(records: Path | None, data: Path | None, *, as_json: bool) -> None:
         sys.exit(1)
 
 
-for command in (*COMMANDS, dead_letters, explain, propensities_command, serve_command, state, users, worker):
+for command in (
+    *COMMANDS,
+    dead_letters,
+    explain,
+    funnel_command,
+    propensities_command,
+    serve_command,
+    state,
+    users,
+    worker,
+):
     cli.add_command(command)
 
 

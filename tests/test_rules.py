@@ -1,8 +1,10 @@
 """Rules about items: none is violated, what cannot be kept gives way by priority, and says so."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from arms import SEED
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pages import LIKE, asked, external, facts_of, lists
 from redraws import Case
+from test_cli import call
+from test_explain import recording
 from test_propensities import assert_agree
 
 from blending.blend import Page, Rules, blend, lists_of
@@ -25,6 +29,7 @@ from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
 from engine.facts import Facts
 from engine.filters import filter_of
 from engine.fold import fold
+from engine.funnel import funnel
 from engine.page import Degraded
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
 from engine.pools import gather
@@ -278,6 +283,47 @@ def test_propensities_of_capped_pages_are_the_frequencies_of_redraws(name: str) 
     assert difference(made) is None
     found = propensities(made, 2000)
     assert_agree(found, case.counts(redraws)[: len(made.slot_items)], redraws)
+
+
+def test_the_funnel_says_where_items_fresh_ones_and_different_values_are_lost() -> None:
+    """Nine items of three creators, three of them fresh; one is blocked; the page has three slots."""
+    updates = [ItemUpdate(item=f"a{n}", creator=f"c{n // 3}", published_ms=990 * (n % 3 == 0)) for n in range(9)]
+    rules = {"spam": BlockRule("item", ("a0",)), "per_creator": CapRule("creator", 1), "news": FreshRule(1, 100)}
+    facts = ruled(rules, *updates)
+    offered = {"a": [f"a{n}" for n in range(9)], "b": ["a1", "a2", "a4", "a8"]}
+    made = [asked(facts, f"r{n}", 3, offered, at_ms=1000).decision for n in range(40)]
+    found = funnel(made)
+    assert (found.feeds, found.slots, found.empty) == (40, 120, 0)
+    for name, of in found.pools.items():
+        parts = [part for one in made for part in one.pools if part.pool == name]
+        assert of.ranked == of.filtered + sum(of.thinned.values()) + of.offered
+        assert of.offered == of.unread + of.duplicates + of.capped + of.placed
+        assert of.placed == sum(part.realised for part in parts)
+        assert sum(of.filtered_by.values()) == of.filtered
+        for ranked, allowed, offers, read, placed in of.rules.values():
+            assert ranked >= allowed >= offers >= read >= placed
+    a = found.pools["a"]
+    assert (a.filtered_by, a.thinned["per_creator"]) == ({"spam": 40}, 40 * 5)
+    assert a.rules["per_creator"][:3] == [120, 120, 120]
+    assert a.rules["news"][:3] == [120, 80, 80]
+    shown = [item for one in made for item in one.slot_items]
+    assert sum(of.rules["news"][-1] for of in found.pools.values()) == sum(item in ("a3", "a6") for item in shown)
+    assert found.degraded == {}
+
+
+def test_the_command_prints_the_funnel_of_a_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = ruled(
+        {"per_creator": CapRule("creator", 1)}, *(ItemUpdate(item=f"a{n}", creator="c") for n in range(3))
+    )
+    made = asked(facts, "r", 2, {"a": ["a0", "a1", "a2"]}).decision
+    folder = recording(tmp_path / "made", made)
+    found = json.loads(call(capsys, monkeypatch, "funnel", "--records", folder, "--json")[1])
+    assert found == msgspec.to_builtins(funnel([made]))
+    printed = call(capsys, monkeypatch, "funnel", "--records", folder)[1]
+    assert "1 feeds, 2 slots, 0 of them empty" in printed
+    assert "item_cap per_creator 1" in printed
 
 
 # Diversity
