@@ -2,12 +2,13 @@
 
 Each pool's list is what it would show by itself under the caps, and the allocator passes over what would go beyond
 them together with the others. A floor of fresh items is a cap on all older ones. Where the page would be short, the
-cap of the lowest priority gives way, no further than it must.
+caps of the lowest priority give way, no further than they must.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from itertools import chain
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,13 +16,13 @@ from blending.blend import NO_GROUPS, NO_PLAN, Lists, lists_of
 from blending.types import IntArray, ItemArray
 from engine.cap_record import Cap
 from engine.facts import Facts
+from engine.groups import OLDER, limiting
+from engine.kernels import own_lists
 from engine.page import Degraded
 from engine.policy import Policy
-from engine.rules import CapRule, FreshRule, values_of
+from engine.rules import CapRule
 
 DEPTH = 8  # times as many items as slots are asked of each pool where rules thin or reorder its list
-OLDER = "older"  # the group of what a freshness floor leaves out
-Values: TypeAlias = tuple[tuple[str, ...], ...]  # an item's by rule
 
 
 class Limit(NamedTuple):
@@ -44,59 +45,66 @@ def limits_of(policy: Policy, slots: int) -> list[Limit]:
             rule.priority,
             rule.strict,
         )
-        for place, (name, rule) in enumerate(limiting(policy).items())
+        for place, (name, rule) in enumerate(limiting(policy.rules).items())
     ]
 
 
-def limiting(policy: Policy) -> dict[str, CapRule | FreshRule]:
-    """The rules that limit what a page holds together, by name."""
-    return {name: rule for name, rule in policy.rules.items() if isinstance(rule, CapRule | FreshRule)}
-
-
 class Grouping:
-    """The values that items have by each limiting rule, looked up once each."""
+    """The groups of a request's items by their numbers."""
 
     def __init__(self, facts: Facts, strangers: Sequence[str], at_ms: int) -> None:
-        """`strangers` are the items whose numbers begin where the population's end; `at_ms` says what is young."""
+        """`strangers` are the items with numbers beyond the population's; `at_ms` says what is young."""
         self._facts, self._strangers, self._at_ms = facts, strangers, at_ms
-        self._rules = list(limiting(facts.policy).values())
-        self._ageing = any(isinstance(rule, FreshRule) for rule in self._rules)
+        self.names = facts.groups.names
 
-    def of(self, number: int) -> Values:
-        """The values of an item, a tuple per rule."""
-        known, size = self._facts.grouped, self._facts.population.size
-        found = known.get(number)
-        if found is None:
-            item = self._facts.population.items[number] if number < size else self._strangers[number - size]
-            update = self._facts.catalogue.get(item)
-            values = tuple(
-                values_of(item, update, rule.attribute) if isinstance(rule, CapRule) else () for rule in self._rules
-            )
-            found = values, None if update is None else update.published_ms
-            if number < size:
-                known[number] = found
-        values, published_ms = found
-        if not self._ageing:
-            return values
-        return tuple(
-            (OLDER,) if isinstance(rule, FreshRule) and not self._is_young(published_ms, rule) else one
-            for one, rule in zip(values, self._rules, strict=True)
-        )
+    def of(self, numbers: ItemArray) -> list[tuple[int, ...]]:
+        """The groups of items, by their numbers in `names`."""
+        items, size, strangers = self._facts.population.items, self._facts.population.size, self._strangers
+        names = (items[number] if number < size else strangers[number - size] for number in numbers.tolist())
+        return self._facts.groups.of(names, self._at_ms)
 
-    def _is_young(self, published_ms: int | None, rule: FreshRule) -> bool:
-        return published_ms is not None and self._at_ms - published_ms < rule.younger_ms
+
+class Ranked(NamedTuple):
+    """What the pools rank for a request, entry after entry, with the groups of each.
+
+    Pool p has the entries from `ends[p]` to before `ends[p + 1]`. Entry e is in the groups from `starts[e]` to
+    before `starts[e + 1]` of `groups`; group g is of the rule in place `places[g]` and has the value `values[g]`.
+    """
+
+    items: ItemArray
+    ends: IntArray
+    starts: IntArray
+    groups: IntArray
+    places: IntArray
+    values: list[str]
+
+
+def ranked_of(rankings: Sequence[ItemArray], grouping: Grouping) -> Ranked:
+    """Rankings as one table, with their groups in numbers of their own."""
+    items = np.concatenate(rankings)
+    rows = grouping.of(items)
+    flat = np.fromiter(chain.from_iterable(rows), np.int64)
+    present, groups = np.unique(flat, return_inverse=True)
+    names = [grouping.names[number] for number in present.tolist()]
+    return Ranked(
+        items,
+        np.cumsum([0, *(ranking.size for ranking in rankings)], dtype=np.int64),
+        np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        groups.astype(np.int64),
+        np.array([name.place for name in names], np.int64),
+        [name.value for name in names],
+    )
 
 
 class Fitted(NamedTuple):
-    """What pools offer a page under caps in force.
+    """What pools offer a page under the caps in force.
 
-    `rows` are the values of each entry, `widths` by limit the most that an entry has, `thinned` by pool and rule
-    how many entries were left out; `groups` and `rooms` are as in `blending.blend.Page`.
+    `widths` are by limit the most groups that an entry has, `thinned` by pool and rule how many entries were left
+    out; `groups` and `rooms` are as in `blending.blend.Page`.
     """
 
     rankings: list[ItemArray]
     lists: Lists
-    rows: list[list[Values]]
     widths: list[int]
     groups: ItemArray
     rooms: IntArray
@@ -105,95 +113,68 @@ class Fitted(NamedTuple):
 
 def as_offered(rankings: Sequence[ItemArray], lists: Lists) -> Fitted:
     """What pools offer where no rule limits it; `lists` are the rankings as one table."""
-    return Fitted(list(rankings), lists, [], [], NO_GROUPS, NO_PLAN, [{} for _ in rankings])
+    return Fitted(list(rankings), lists, [], NO_GROUPS, NO_PLAN, [{} for _ in rankings])
 
 
-def fitted(rankings: Sequence[ItemArray], limits: Sequence[Limit], grouping: Grouping, slots: int) -> Fitted:
-    """The lists as each pool would show them by itself, as long as any outcome of the page may need."""
-    values = [[grouping.of(number) for number in ranking.tolist()] for ranking in rankings]
-    widths = [max((len(one[limit.place]) for row in values for one in row), default=0) for limit in limits]
-    enough = slots * max(1, sum(widths))
-    kept: list[list[int]] = []
-    thinned: list[dict[str, int]] = []
-    for row in values:
-        places, left_out = _alone(row, limits, enough)
-        kept.append(places)
-        thinned.append(left_out)
-    shown = [ranking[places] for ranking, places in zip(rankings, kept, strict=True)]
-    rows = [[row[place] for place in places] for row, places in zip(values, kept, strict=True)]
-    lists = lists_of(shown)
-    groups, rooms = _table(rows, limits, sum(widths), lists.items.shape[1])
-    return Fitted(shown, lists, rows, widths, groups, rooms, thinned)
+def fitted(ranked: Ranked, limits: Sequence[Limit], rules: int, slots: int) -> Fitted:
+    """The lists as each pool would show them by itself, as long as any outcome of the page may need.
+
+    `limits` are in force, of as many `rules` as the policy has that limit.
+    """
+    most = np.full(rules, -1, np.int64)
+    for limit in limits:
+        most[limit.place] = limit.most
+    kept, sizes, thinned, groups, widths = own_lists(
+        ranked.ends, ranked.starts, ranked.groups, ranked.places, most, slots
+    )
+    rankings = [ranked.items[row[:size]] for row, size in zip(kept, sizes.tolist(), strict=True)]
+    return Fitted(
+        rankings,
+        lists_of(rankings),
+        widths[most >= 0].tolist(),
+        groups if groups.size else NO_GROUPS,
+        most[ranked.places] if groups.size else NO_PLAN,
+        [{limit.rule: int(row[limit.place]) for limit in limits if row[limit.place]} for row in thinned],
+    )
 
 
-def _alone(row: list[Values], limits: Sequence[Limit], enough: int) -> tuple[list[int], dict[str, int]]:
-    """Which entries a pool would show by itself, and how many it leaves out by rule: the first that is full."""
-    held: Counter[tuple[int, str]] = Counter()
-    kept: list[int] = []
-    left_out: dict[str, int] = {}
-    for place, values in enumerate(row):
-        if len(kept) == enough:
-            break
-        full = next((of for of in limits if any(held[of.place, one] >= of.most for one in values[of.place])), None)
-        if full is None:
-            kept.append(place)
-            held.update((limit.place, one) for limit in limits for one in values[limit.place])
-        else:
-            left_out[full.rule] = left_out.get(full.rule, 0) + 1
-    return kept, left_out
-
-
-def _table(
-    rows: list[list[Values]], limits: Sequence[Limit], width: int, longest: int
-) -> tuple[ItemArray, IntArray]:
-    """The groups of each entry by number, and the room of each group."""
-    if not width:
-        return NO_GROUPS, NO_PLAN
-    numbers: dict[tuple[int, str], int] = {}
-    rooms: list[int] = []
-    groups = np.full((len(rows), longest, width), -1, np.int32)
-    for pool, row in enumerate(rows):
-        for rank, values in enumerate(row):
-            place = 0
-            for limit in limits:
-                for value in values[limit.place]:
-                    number = numbers.setdefault((limit.place, value), len(rooms))
-                    if number == len(rooms):
-                        rooms.append(limit.most)
-                    groups[pool, rank, place] = number
-                    place += 1
-    return groups, np.array(rooms, np.int64)
-
-
-def recorded(made: Fitted, limits: Sequence[Limit], read: Sequence[int]) -> tuple[list[Cap], list[list[list[int]]]]:
+def recorded(
+    made: Fitted, ranked: Ranked, limits: Sequence[Limit], read: Sequence[int]
+) -> tuple[list[Cap], list[list[list[int]]]]:
     """The caps in force, and by pool the groups of each of the first `read` entries of its list."""
-    rows = [row[:length] for row, length in zip(made.rows, read, strict=True)]
-    caps: list[Cap] = []
-    numbers: dict[tuple[int, str], int] = {}
-    for limit, width in zip(limits, made.widths, strict=True):
-        values = list(dict.fromkeys(value for row in rows for one in row for value in one[limit.place]))
-        for value in values:
-            numbers[limit.place, value] = len(numbers)
-        caps.append(Cap(limit.rule, limit.most, width, values))
-    groups = [
-        [[numbers[limit.place, value] for limit in limits for value in one[limit.place]] for one in row]
-        for row in rows
+    if not made.groups.size:
+        rows: list[list[list[int]]] = [[[] for _ in range(length)] for length in read]
+    else:
+        rows = [
+            [[group for group in entry if group >= 0] for entry in row[:length].tolist()]
+            for row, length in zip(made.groups, read, strict=True)
+        ]
+    met = list(dict.fromkeys(group for row in rows for entry in row for group in entry))
+    met.sort(key=lambda group: int(ranked.places[group]))  # and as they were met within a rule
+    numbers = {group: number for number, group in enumerate(met)}
+    caps = [
+        Cap(limit.rule, limit.most, width, [ranked.values[g] for g in met if ranked.places[g] == limit.place])
+        for limit, width in zip(limits, made.widths, strict=True)
     ]
-    return caps, groups
+    return caps, [[[numbers[group] for group in entry] for entry in row] for row in rows]
 
 
-def given_way(policy: Policy, grouping: Grouping, placed: Sequence[int]) -> list[Degraded]:
-    """The rules that a page of these item numbers does not keep, with the most or least that it should hold."""
+def given_way(policy: Policy, grouping: Grouping, placed: ItemArray) -> list[Degraded]:
+    """The rules that a page of these items does not keep, with the most or least that it should hold."""
+    rules = limiting(policy.rules)
+    if not rules:
+        return []
     found = []
-    rows = [grouping.of(number) for number in placed] if policy.thins else []
-    for place, (name, rule) in enumerate(limiting(policy).items()):
-        held = Counter(value for row in rows for value in row[place])
+    held = Counter(grouping.names[group] for row in grouping.of(placed) for group in row)
+    for place, (name, rule) in enumerate(rules.items()):
         if isinstance(rule, CapRule):
-            most = max(held.values(), default=0)
+            most = max((count for group, count in held.items() if group.place == place), default=0)
             if most > rule.most:
                 found.append(Degraded("item_cap", name, rule.most, most))
-        elif len(placed) - held[OLDER] < rule.least:
-            found.append(Degraded("fresh", name, rule.least, len(placed) - held[OLDER]))
+        else:
+            fresh = placed.size - held[place, OLDER]  # type: ignore[index]  # a group is a pair
+            if fresh < rule.least:
+                found.append(Degraded("fresh", name, rule.least, fresh))
     return found
 
 

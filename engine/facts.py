@@ -10,6 +10,7 @@ from blending.delay import Delay
 from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
 from engine.features import Layout, layout_of
+from engine.groups import Groups
 from engine.item_table import NO_ITEMS, ItemTable, item_table
 from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
@@ -87,9 +88,9 @@ class Facts(Struct, frozen=True, dict=True):
         return found
 
     @cached_property
-    def grouped(self) -> dict[int, tuple[tuple[tuple[str, ...], ...], int | None]]:
-        """By item number its values for each cap and when it was published, as `engine.caps` has looked them up."""
-        return {}
+    def groups(self) -> Groups:
+        """The groups that items are in by the rules that limit a page, as far as they have been looked up."""
+        return Groups(self.policy.rules, self.catalogue)
 
     @cached_property
     def compared(self) -> dict[int, tuple[str, ...]]:

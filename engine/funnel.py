@@ -12,9 +12,9 @@ class PoolFunnel(Struct):
     """One pool in all feeds that were counted.
 
     What it ranked is what filters left out (`filtered`, of which `filtered_by` has the reasons that are known),
-    what its own list would have had too many of by a rule (`thinned`), and what it `offered`: entries that were not read
-    before the page was full, duplicates of what another pool had placed, entries of which the page had as many as
-    a rule allows (`capped`), and what was placed. `rules` has for each of them a number for each of
+    what its own list would have had too many of by a rule (`thinned`), and what it `offered`: entries that were not
+    read before the page was full, duplicates of what another pool had placed, entries of which the page had as many
+    as a rule allows (`capped`), and what was placed. `rules` has for each of them a number for each of
     `engine.stages.STAGES`: fresh items, or different values.
     """
 

@@ -94,6 +94,63 @@ def _precedes(item: int, other: int, scores: np.ndarray) -> bool:
 
 
 @compiled
+def own_lists(
+    ends: IntArray, starts: IntArray, groups: IntArray, places: IntArray, most: IntArray, slots: int
+) -> tuple[IntArray, IntArray, IntArray, ItemArray, IntArray]:
+    """What each pool would show by itself of what it ranks, where a page holds only so many items of each group.
+
+    Arguments are as in `engine.caps.Ranked`; `most` (rules,) is the room of a rule's groups, -1 where it is not in
+    force. A list ends when it holds as many entries for each slot as any outcome of a page may need, which is as
+    many as groups in force that one entry is in.
+
+    Returns the entries of each list (pools, longest possible), how many these are (pools,), how many were left out
+    for each rule, the first that was full (pools, rules), the groups in force of the entries of each list (pools,
+    longest, sum of widths) int32 or -1, and by rule the most groups that one entry is in: its width.
+    """
+    pools, rules = ends.size - 1, most.size
+    widths, own = np.zeros(rules, np.int64), np.zeros(rules, np.int64)
+    for entry in range(starts.size - 1):
+        own[:] = 0
+        for at in range(starts[entry], starts[entry + 1]):
+            own[places[groups[at]]] += 1
+        for rule in range(rules):
+            widths[rule] = max(widths[rule], own[rule])
+    width = 0
+    for rule in range(rules):
+        if most[rule] >= 0:
+            width += int(widths[rule])
+    enough = slots * max(1, width)
+    kept, sizes = np.zeros((pools, enough), np.int64), np.zeros(pools, np.int64)
+    thinned, held = np.zeros((pools, rules), np.int64), np.empty(places.size, np.int64)
+    for pool in range(pools):
+        held[:] = 0
+        for entry in range(ends[pool], ends[pool + 1]):
+            if sizes[pool] == enough:
+                break
+            full = -1
+            for at in range(starts[entry], starts[entry + 1]):
+                room = most[places[groups[at]]]
+                if room >= 0 and held[groups[at]] >= room and (full < 0 or places[groups[at]] < full):
+                    full = places[groups[at]]
+            if full >= 0:
+                thinned[pool, full] += 1
+                continue
+            kept[pool, sizes[pool]] = entry
+            sizes[pool] += 1
+            for at in range(starts[entry], starts[entry + 1]):
+                held[groups[at]] += 1
+    table = np.full((pools, sizes.max(), width), -1, np.int32)
+    for pool in range(pools):
+        for rank in range(sizes[pool]):
+            column = 0
+            for at in range(starts[kept[pool, rank]], starts[kept[pool, rank] + 1]):
+                if most[places[groups[at]]] >= 0:
+                    table[pool, rank, column] = groups[at]
+                    column += 1
+    return kept, sizes, thinned, table, widths
+
+
+@compiled
 def marginal_order(values: IntArray, weight: float) -> IntArray:
     """Places of a list in the order of maximal marginal relevance (`engine.diversity`); (n,).
 

@@ -15,13 +15,14 @@ import numpy as np
 from blending.blend import Lists, lists_of
 from blending.sampling import uniforms_of
 from blending.types import FloatArray, IntArray, ItemArray
-from engine.caps import DEPTH, limiting
+from engine.caps import DEPTH
 from engine.diversity import diversified
 from engine.errors import InputError
 from engine.events import Request
 from engine.facts import Facts
 from engine.feature_kernels import join_top
-from engine.filters import Filter, counted, filter_of
+from engine.filters import Filter, filter_of
+from engine.groups import limiting
 from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
@@ -269,7 +270,7 @@ def gather(
     for rule in of_kind(policy.rules, DiverseRule).values():
         orders = [diversified(ranking.items, rule, facts, list(strangers)) for ranking in rankings]
         rankings = [of._replace(items=items, reordered=True) for of, items in zip(rankings, orders, strict=True)]
-    if policy.thins and not limiting(policy):
+    if policy.thins and not limiting(policy.rules):
         rankings = [ranking._replace(items=ranking.items[: request.slots]) for ranking in rankings]
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers), weighing)
@@ -277,7 +278,9 @@ def gather(
 
 def _rank(_: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:
     ranking = pool.rank(visitor, facts, most)
-    return ranking._replace(reasons=counted(ranking.passed, visitor.reasons)) if visitor.reasons else ranking
+    if visitor.reasons is None:
+        return ranking
+    return ranking._replace(reasons=visitor.reasons.counted(ranking.passed))
 
 
 def _brought(

@@ -13,7 +13,18 @@ from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray
-from engine.caps import Fitted, Grouping, Limit, as_offered, fitted, given_way, least_given_way, limits_of, recorded
+from engine.caps import (
+    Fitted,
+    Grouping,
+    Limit,
+    as_offered,
+    fitted,
+    given_way,
+    least_given_way,
+    limits_of,
+    ranked_of,
+    recorded,
+)
 from engine.considered import considered_of
 from engine.decision import Decision, PoolPart, draws_of_slots, read_of, verdict_letters
 from engine.errors import InputError
@@ -88,13 +99,14 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     unfit = beliefs.mode != MODES[settings.draw]  # of the page before
     limited = limits_of(policy, request.slots)
     grouping = Grouping(facts, gathered.strangers, at_ms)
+    rankings = [ranking.items for ranking in gathered.rankings]
+    ranked = ranked_of(rankings, grouping) if limited else None
 
     def attempt(limits: list[Limit]) -> Tried:
         nonlocal beliefs, rules, unfit
-        rankings = [ranking.items for ranking in gathered.rankings]
         offer = as_offered(rankings, gathered.lists)
-        if limited:
-            offer = fitted(rankings, limits, grouping, request.slots)
+        if ranked is not None:
+            offer = fitted(ranked, limits, len(limited), request.slots)
         page = WHOLE
         if conditions:
             page = page_of(policy, wanted, offer.lists.stock, beliefs.before, start)
@@ -124,7 +136,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     ]
     gathered = gathered._replace(rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists)
     wished = intended(made, rules, gathered.lists, key, page)
-    caps, groups = recorded(offer, limits, read_of(made)) if limits else (UNSET, [])
+    caps, groups = recorded(offer, ranked, limits, read_of(made)) if ranked and limits else (UNSET, [])
     parts = _parts(state, request, beliefs, tried, gathered, wished, groups, stages)
     placed = gathered.lists.items[made.slot_pools, made.slot_ranks]
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
@@ -151,7 +163,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         pinned=[(slot, pool) for slot, pool in enumerate(page.pinned.tolist()) if pool >= 0],
         degraded=([Degraded("posterior", "", 0, 0)] if unfit else [])
         + degraded_of(policy, wanted, gathered.lists.stock, made)
-        + given_way(policy, grouping, placed.tolist()),
+        + given_way(policy, grouping, placed),
         slot_items=[parts[pool].items[rank] for pool, rank in slots],
         slot_pools=made.slot_pools.tolist(),
         slot_rules=slot_rules(

@@ -4,10 +4,12 @@ The stages are what a pool ranked before filters, what these left of it, what it
 list, what was read of that, and what was placed.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from blending.types import ItemArray
-from engine.caps import OLDER, Grouping, Values, limiting
+from engine.caps import Grouping
+from engine.groups import limiting
 from engine.policy import Policy
 from engine.rules import FreshRule
 
@@ -22,23 +24,26 @@ def stages_of(
     `passed` are the items that filters left out, `ranked` what they left, as far as the list was made of it,
     `offered` the list, and `verdicts` those on its entries that were read (`engine.decision.VERDICTS`).
     """
-    rules = list(limiting(policy).items())
+    rules = limiting(policy.rules)
     if not rules:
         return {}
-    allowed, listed = _rows(grouping, ranked), _rows(grouping, offered)
+    allowed, listed = grouping.of(ranked), grouping.of(offered)
     placed = [row for row, verdict in zip(listed, verdicts, strict=False) if verdict == "p"]
-    stages = ([*_rows(grouping, passed), *allowed], allowed, listed, listed[: len(verdicts)], placed)
+    stages = ([*grouping.of(passed), *allowed], allowed, listed, listed[: len(verdicts)], placed)
+    counted = [_counts(rows, grouping) for rows in stages]
     return {
-        name: [_count(rows, place, fresh=isinstance(rule, FreshRule)) for rows in stages]
-        for place, (name, rule) in enumerate(rules)
+        name: [
+            len(rows) - items[place] if isinstance(rule, FreshRule) else values[place]
+            for rows, (items, values) in zip(stages, counted, strict=True)
+        ]
+        for place, (name, rule) in enumerate(rules.items())
     }
 
 
-def _rows(grouping: Grouping, numbers: ItemArray) -> list[Values]:
-    return [grouping.of(number) for number in numbers.tolist()]
-
-
-def _count(rows: Sequence[Values], place: int, *, fresh: bool) -> int:
-    if fresh:
-        return sum(OLDER not in row[place] for row in rows)
-    return len({value for row in rows for value in row[place]})
+def _counts(rows: Sequence[tuple[int, ...]], grouping: Grouping) -> tuple[Counter[int], Counter[int]]:
+    """By place of a rule how many mentions its groups have, and how many groups are mentioned."""
+    mentions = Counter(group for row in rows for group in row)
+    items: Counter[int] = Counter()
+    for group, count in mentions.items():
+        items[grouping.names[group].place] += count
+    return items, Counter(grouping.names[group].place for group in mentions)

@@ -1,6 +1,5 @@
 """A user as the pools see them: what was done lately, and what is not to be offered, in item numbers."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,7 @@ from blending.randomness import key_of
 from blending.types import IntArray
 from engine.events import Request
 from engine.facts import Facts
-from engine.filters import Filter, filter_of
+from engine.filters import Excluded, Filter, excluded_of, filter_of
 from engine.personal import NO_PAST, Past
 from engine.rules import REACTED
 from engine.state import UserState
@@ -28,7 +27,7 @@ class Visitor(NamedTuple):
     past: Past = NO_PAST
     seed: int = 0
     names: tuple[str, ...] = ()
-    reasons: Mapping[str, IntArray] = {}
+    reasons: Excluded | None = None
 
     @property
     def key(self) -> np.uint64:
@@ -71,13 +70,13 @@ def visitor_of(
     does not know cannot be.
     """
     past = past_of(state, facts, at_ms)
-    reasons = {REACTED: past.items, **(left_out or filter_of(state, facts, at_ms)).numbers(facts)}
-    excluded = [numbers for numbers in reasons.values() if numbers.size]
+    numbers = {REACTED: past.items, **(left_out or filter_of(state, facts, at_ms)).numbers(facts)}
+    excluded = excluded_of(numbers)
     return Visitor(
         past.items[past.liked > 0][: facts.policy.population.recent_likes],
-        np.unique(np.concatenate(excluded)) if excluded else past.items,
+        excluded.numbers,
         past,
         facts.policy.blend.seed,
         (request.user, request.request_id),
-        reasons if facts.policy.filters else {},
+        excluded if facts.policy.filters else None,
     )

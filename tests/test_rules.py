@@ -22,7 +22,7 @@ from blending.kernels import CAPPED
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
-from engine.caps import OLDER, limits_of
+from engine.caps import limits_of
 from engine.catalogue import Catalogue, CatalogueWriter
 from engine.decision import Decision, difference
 from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
@@ -30,6 +30,7 @@ from engine.facts import Facts
 from engine.filters import filter_of
 from engine.fold import fold
 from engine.funnel import funnel
+from engine.groups import OLDER
 from engine.page import Degraded
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
 from engine.pools import gather
