@@ -10,6 +10,7 @@ import pytest
 from arms import SEED
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from msgspec.structs import replace
 from pages import LIKE, asked, external, facts_of, lists
 from redraws import Case
@@ -25,7 +26,7 @@ from blending.returns import returns_table
 from engine.caps import limits_of
 from engine.catalogue import Catalogue, CatalogueWriter
 from engine.decision import Decision, difference
-from engine.events import Acted, ItemUpdate, Organic, Reaction, Request, Seen
+from engine.events import Acted, Erase, ItemUpdate, Organic, Reaction, Request, Seen
 from engine.facts import Facts
 from engine.filters import filter_of
 from engine.fold import fold
@@ -40,6 +41,7 @@ from engine.serve import serve
 from engine.state import Reacted, UserState, Viewed
 from streams.codec import decode, encode
 from streams.embedded import EmbeddedRunner
+from streams.partition import Partition, Record
 from streams.store import Changed, Changes, PartitionStore, Position
 
 ACTIONS = {
@@ -118,7 +120,9 @@ def worlds(draw: st.DrawFn) -> tuple[Facts, dict[str, list[str]], int]:
         rules["news"] = FreshRule(draw(st.integers(1, 3)), 150, draw(priorities))
     each = draw(st.sampled_from(["feed", "slot", "mean", "fixed"]))
     order = draw(st.sampled_from(["greedy", "spread"] if each == "slot" else ["greedy", "spread", "rounded"]))
-    settings = BlendPolicy(epsilon=draw(st.sampled_from([0.0, 0.9])), draw=each, order=order)
+    settings = BlendPolicy(
+        epsilon=draw(st.sampled_from([0.0, 0.9])), draw=each, order=order, shadow=draw(st.booleans())
+    )
     pools = external(a={"floor": 0.2, "pinned": (1,)}, b={"cap": draw(st.sampled_from([0.4, 1.0]))})
     policy = Policy(pools, LIKE, settings, rules=rules)
     names = st.lists(st.sampled_from([f"i{n}" for n in range(count + 2)]), unique=True, max_size=20)
@@ -284,6 +288,21 @@ def test_propensities_of_capped_pages_are_the_frequencies_of_redraws(name: str) 
     assert difference(made) is None
     found = propensities(made, 2000)
     assert_agree(found, case.counts(redraws)[: len(made.slot_items)], redraws)
+
+
+def test_a_capped_record_that_was_tampered_with_is_found() -> None:
+    updates = [ItemUpdate(item=f"a{n}", creator=f"c{n % 3}") for n in range(9)]
+    facts = ruled({"per_creator": CapRule("creator", 1)}, *updates)
+    made = asked(facts, "r", 3, {"a": [f"a{n}" for n in range(9)], "b": ["a5", "a4", "a3"]}).decision
+    assert difference(made) is None
+    first = made.pools[made.slot_pools[0]]
+    assert isinstance(made.caps, list)
+    for groups in ([[1]] * len(first.items), [[7]] * len(first.items), [[0, 1]] * len(first.items)):
+        parts = [replace(part, groups=groups) if part is first else part for part in made.pools]
+        assert difference(replace(made, pools=parts)) is not None
+    assert difference(replace(made, caps=[replace(made.caps[0], most=0)])) is not None
+    with pytest.raises(ValueError, match="groups for every entry"):
+        replace(made, caps=UNSET)
 
 
 def test_the_funnel_says_where_items_fresh_ones_and_different_values_are_lost() -> None:
@@ -579,6 +598,24 @@ def test_numbers_and_names_are_left_out_for_the_same_reasons() -> None:
     }
     assert by_name == by_number
     assert set(by_name.values()) == {None, "shown", "spam", "hidden", "tired"}
+
+
+def test_a_partition_knows_which_actions_hide_and_forgets_what_an_erased_user_hid(tmp_path: Path) -> None:
+    policy = Policy(external(a={}), ACTIONS, memory=MemoryPolicy(views_max=3))
+    store = PartitionStore(tmp_path)
+    partition = Partition(0, policy, store, partitions=1)
+
+    def fed(offset: int, value: Organic | Erase) -> None:
+        partition.react(Record(offset, offset, b"u", encode(value)))
+
+    fed(0, Organic(event_id="e", user="u", item="i", action="hide"))
+    fed(1, Organic(event_id="f", user="u", item="j", action="like"))
+    assert partition.state("u").hidden == (Reacted(0, "e", "i", "hide"),)
+    partition.commit()
+    assert store.user("u") == partition.state("u")
+    fed(2, Erase(user="u"))
+    assert partition.state("u") == UserState()
+    store.close()
 
 
 def test_a_store_keeps_what_is_hidden_and_seen(tmp_path: Path) -> None:
