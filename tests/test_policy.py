@@ -62,6 +62,7 @@ def test_the_rules_that_the_file_shows_are_rules(tmp_path: Path) -> None:
     shown = SHIPPED.read_text(encoding="utf-8").partition("[rules]\n")[2]
     text = "\n".join(line.removeprefix("#").strip() for line in shown.splitlines())
     policy = read_policy(written(tmp_path, f"[memory]\nviews_max = 10\n{text}"))
+    assert msgspec.json.decode(msgspec.json.encode(policy), type=Policy) == policy
     assert [type(rule) for rule in policy.rules.values()] == [BlockRule, CapRule, FreshRule, SeenRule, DiverseRule]
 
 
