@@ -290,6 +290,23 @@ def test_propensities_of_capped_pages_are_the_frequencies_of_redraws(name: str) 
     assert_agree(found, case.counts(redraws)[: len(made.slot_items)], redraws)
 
 
+@pytest.mark.parametrize("two", [False, True])
+def test_the_record_of_one_capped_page_knows_how_often_all_others_have_which_pool(two: bool) -> None:
+    """Though it holds only what its own draw read: pools that share items have enough for every slot."""
+    updates = [ItemUpdate(item=f"i{n}", creator=f"c{n % 7}", attributes={"topic": f"t{n % 5}"}) for n in range(60)]
+    rules = {"creator": CapRule("creator", 1), **({"topic": CapRule("topic", 2)} if two else {})}
+    facts = ruled(rules, *updates, blend=BlendPolicy(epsilon=0.3, temperature=1.0, returns="webster"))
+    offered = {"a": [f"i{n}" for n in range(48)], "b": [f"i{n}" for n in range(59, 10, -1)]}
+    redraws, slots = 1200, 5
+    made = [asked(facts, f"r{number}", slots, offered).decision for number in range(redraws)]
+    assert any("c" in part.verdicts for one in made for part in one.pools)
+    assert {part.stock for one in made for part in one.pools} == {7 if two else slots}
+    counts = np.array(
+        [[sum(one.slot_pools[slot] == pool for one in made) for pool in range(2)] for slot in range(slots)]
+    )
+    assert_agree(propensities(made[0]), counts, redraws)
+
+
 def test_a_capped_record_that_was_tampered_with_is_found() -> None:
     updates = [ItemUpdate(item=f"a{n}", creator=f"c{n % 3}") for n in range(9)]
     facts = ruled({"per_creator": CapRule("creator", 1)}, *updates)
