@@ -163,12 +163,13 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     def _check_parts(self) -> None:
         """Refuse parts that do not fit the decision."""
         actions, slots = len(self.actions), self.request.slots
+        entries_max, capped = slots * self.reach, bool(self.caps)
         for part in self.pools:
             if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
                 raise ValueError(f"pool {part.pool} does not have numbers for every action")
-            if not len(part.items) == len(part.verdicts) <= part.stock <= slots * self.reach:
+            if not len(part.items) == len(part.verdicts) <= part.stock <= entries_max:
                 raise ValueError(f"pool {part.pool} has a list that does not fit")
-            if len(part.groups) != (len(part.items) if self.caps else 0):
+            if len(part.groups) != (len(part.items) if capped else 0):
                 raise ValueError(f"pool {part.pool} does not have groups for every entry")
             if not (0 <= part.before <= self.start and 0 <= part.floor <= slots and 0 <= (part.cap or 0) <= slots):
                 raise ValueError(f"pool {part.pool} has limits that do not fit")

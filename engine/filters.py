@@ -96,8 +96,14 @@ class Excluded(NamedTuple):
         return {name: count for name, count in zip(self.names, counts.tolist(), strict=True) if count}
 
 
+NOTHING = Excluded(np.zeros(0, np.int64), np.zeros(0, np.int64), ())
+
+
 def excluded_of(numbers: Mapping[str, IntArray]) -> Excluded:
     """Item numbers by reason, together."""
-    sizes = [one.size for one in numbers.values()]
-    found, first = np.unique(np.concatenate(list(numbers.values())), return_index=True)
-    return Excluded(found, np.repeat(np.arange(len(sizes)), sizes)[first], tuple(numbers))
+    some = {name: one for name, one in numbers.items() if one.size}
+    if not some:
+        return NOTHING
+    sizes = [one.size for one in some.values()]
+    found, first = np.unique(np.concatenate(list(some.values())), return_index=True)
+    return Excluded(found, np.repeat(np.arange(len(sizes)), sizes)[first], tuple(some))

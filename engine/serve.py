@@ -122,19 +122,12 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
 
     tried = least_given_way(limited, request.slots, attempt)
     limits, offer, page, made = tried
-    offered = list(zip(gathered.rankings, offer.rankings, strict=True))
-    stages = [
-        stages_of(
-            policy,
-            grouping,
-            of.passed,
-            of.items[: items.size + sum(left_out.values())],
-            items,
-            verdict_letters(row),
+    stages = stages_of(policy, grouping, gathered.rankings, offer, made.verdicts)
+    if ranked is not None:
+        offered = zip(gathered.rankings, offer.rankings, strict=True)
+        gathered = gathered._replace(
+            rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists
         )
-        for (of, items), left_out, row in zip(offered, offer.thinned, made.verdicts, strict=True)
-    ]
-    gathered = gathered._replace(rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists)
     wished = intended(made, rules, gathered.lists, key, page)
     caps, groups = recorded(offer, ranked, limits, read_of(made)) if ranked and limits else (UNSET, [])
     parts = _parts(state, request, beliefs, tried, gathered, wished, groups, stages)

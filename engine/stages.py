@@ -7,37 +7,48 @@ list, what was read of that, and what was placed.
 from collections import Counter
 from collections.abc import Sequence
 
-from blending.types import ItemArray
-from engine.caps import Grouping
+import numpy as np
+
+from blending.kernels import PLACED
+from blending.types import IntArray
+from engine.caps import Fitted, Grouping
 from engine.groups import limiting
 from engine.policy import Policy
+from engine.pools import Ranking
 from engine.rules import FreshRule
 
 STAGES = ("ranked", "allowed", "offered", "read", "placed")
 
 
 def stages_of(
-    policy: Policy, grouping: Grouping, passed: ItemArray, ranked: ItemArray, offered: ItemArray, verdicts: str
-) -> dict[str, list[int]]:
-    """By limiting rule a number for each of STAGES: how many items were fresh, or how many values items had.
+    policy: Policy, grouping: Grouping, rankings: Sequence[Ranking], offer: Fitted, verdicts: IntArray
+) -> list[dict[str, list[int]]]:
+    """By pool and limiting rule a number for each of STAGES: how many items were fresh, or how many values.
 
-    `passed` are the items that filters left out, `ranked` what they left, as far as the list was made of it,
-    `offered` the list, and `verdicts` those on its entries that were read (`engine.decision.VERDICTS`).
+    `rankings` are what the pools ranked, which counts as far as their lists in the `offer` were made of it;
+    `verdicts` (pools, longest list) are those on the entries of these.
     """
     rules = limiting(policy.rules)
     if not rules:
-        return {}
-    allowed, listed = grouping.of(ranked), grouping.of(offered)
-    placed = [row for row, verdict in zip(listed, verdicts, strict=False) if verdict == "p"]
-    stages = ([*grouping.of(passed), *allowed], allowed, listed, listed[: len(verdicts)], placed)
-    counted = [_counts(rows, grouping) for rows in stages]
-    return {
-        name: [
-            len(rows) - items[place] if isinstance(rule, FreshRule) else values[place]
-            for rows, (items, values) in zip(stages, counted, strict=True)
-        ]
-        for place, (name, rule) in enumerate(rules.items())
-    }
+        return [{} for _ in rankings]
+    found = []
+    for of, offered, thinned, row in zip(rankings, offer.rankings, offer.thinned, verdicts, strict=True):
+        allowed = grouping.of(of.items[: offered.size + sum(thinned.values())])
+        listed = grouping.of(offered)
+        placed = grouping.of(offered[row[: offered.size] == PLACED])
+        read = listed[: int(np.count_nonzero(row))]
+        stages = ([*grouping.of(of.passed), *allowed], allowed, listed, read, placed)
+        counted = [_counts(rows, grouping) for rows in stages]
+        found.append(
+            {
+                name: [
+                    len(rows) - items[place] if isinstance(rule, FreshRule) else values[place]
+                    for rows, (items, values) in zip(stages, counted, strict=True)
+                ]
+                for place, (name, rule) in enumerate(rules.items())
+            }
+        )
+    return found
 
 
 def _counts(rows: Sequence[tuple[int, ...]], grouping: Grouping) -> tuple[Counter[int], Counter[int]]:

@@ -8,7 +8,7 @@ from blending.randomness import key_of
 from blending.types import IntArray
 from engine.events import Request
 from engine.facts import Facts
-from engine.filters import Excluded, Filter, excluded_of, filter_of
+from engine.filters import NOTHING, Excluded, Filter, excluded_of, filter_of
 from engine.personal import NO_PAST, Past
 from engine.rules import REACTED
 from engine.state import UserState
@@ -70,8 +70,11 @@ def visitor_of(
     does not know cannot be.
     """
     past = past_of(state, facts, at_ms)
-    numbers = {REACTED: past.items, **(left_out or filter_of(state, facts, at_ms)).numbers(facts)}
-    excluded = excluded_of(numbers)
+    out = left_out or filter_of(state, facts, at_ms)
+    if facts.policy.filters or out.shown or facts.catalogue.restricted:
+        excluded = excluded_of({REACTED: past.items, **out.numbers(facts)})
+    else:
+        excluded = NOTHING._replace(numbers=np.sort(past.items))
     return Visitor(
         past.items[past.liked > 0][: facts.policy.population.recent_likes],
         excluded.numbers,
