@@ -73,9 +73,10 @@ def filter_of(state: UserState, facts: Facts, at_ms: int, shown: frozenset[str] 
 
 
 def _tired(state: UserState, rule: SeenRule, at_ms: int) -> frozenset[str]:
-    """What the user saw as often as the rule allows, within its time."""
+    """What the user saw as often as the rule allows, within its time, and has not reacted to."""
     views = Counter(view.item for view in state.views if view.at_ms > at_ms - rule.within_ms)
-    return frozenset(item for item, times in views.items() if times >= rule.times)
+    often = {item for item, times in views.items() if times >= rule.times}
+    return frozenset(often.difference(entry.item for entry in state.history))
 
 
 def _known(items: frozenset[str], facts: Facts) -> IntArray:

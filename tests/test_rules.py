@@ -32,6 +32,7 @@ from engine.filters import filter_of
 from engine.fold import fold
 from engine.funnel import funnel
 from engine.groups import OLDER
+from engine.kernels import own_lists
 from engine.page import Degraded
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
 from engine.pools import gather
@@ -235,6 +236,55 @@ def test_of_rules_that_cannot_be_kept_together_the_lower_gives_way() -> None:
         rules = {"one_each": CapRule("creator", 1, priority=first), "news": FreshRule(3, 100)}
         made = asked(ruled(rules, *ann, *others), "r", 4, offered, at_ms=1000).decision
         assert (len(made.slot_items), made.degraded) == (4, [expected])
+
+
+@st.composite
+def rankings_in_groups(draw: st.DrawFn) -> tuple[list[list[tuple[int, ...]]], list[int], list[int], int]:
+    """By pool the groups of each entry; the rule of each group, the room of each rule (-1: none), and slots."""
+    places = draw(st.lists(st.integers(0, 2), min_size=1, max_size=6))
+    entry = st.lists(st.integers(0, len(places) - 1), unique=True, max_size=3).map(tuple)
+    pools = draw(st.lists(st.lists(entry, max_size=12), min_size=1, max_size=3))
+    return pools, places, [draw(st.integers(-1, 3)) for _ in range(3)], draw(st.integers(1, 4))
+
+
+@given(rankings_in_groups())
+def test_own_lists_are_what_each_pool_would_show_by_itself(
+    case: tuple[list[list[tuple[int, ...]]], list[int], list[int], int],
+) -> None:
+    pools, places, most, slots = case
+    entries = [entry for pool in pools for entry in pool]
+    widths = [max((sum(places[g] == rule for g in entry) for entry in entries), default=0) for rule in range(3)]
+    width = sum(wide for wide, room in zip(widths, most, strict=True) if room >= 0)
+    kept, left_out, table, first = [], [], [], 0
+    for pool in pools:
+        own, counts, held = [], [0, 0, 0], Counter[int]()
+        for at, entry in enumerate(pool):
+            if len(own) == slots * max(1, width):
+                break
+            full = [places[g] for g in entry if 0 <= most[places[g]] <= held[g]]
+            if full:
+                counts[min(full)] += 1
+            else:
+                own.append(first + at)
+                held.update(entry)
+        kept.append(own)
+        left_out.append(counts)
+        table.append([[g for g in entries[at] if most[places[g]] >= 0] for at in own])
+        first += len(pool)
+    found = own_lists(
+        np.cumsum([0, *map(len, pools)]),
+        np.cumsum([0, *map(len, entries)]),
+        np.array([g for entry in entries for g in entry], np.int64),
+        np.array(places),
+        np.array(most),
+        slots,
+    )
+    rows, sizes, thinned, groups, wide = found
+    assert [row[:size] for row, size in zip(rows.tolist(), sizes.tolist(), strict=True)] == kept
+    assert (thinned.tolist(), wide.tolist()) == (left_out, widths)
+    assert groups.shape == (len(pools), max(map(len, kept)), width)
+    for row, own in zip(groups.tolist(), table, strict=True):
+        assert [[g for g in entry if g >= 0] for entry in row[: len(own)]] == own
 
 
 def test_a_list_says_how_many_entries_it_left_out_for_which_rule() -> None:
@@ -549,7 +599,11 @@ def test_what_a_user_saw_so_often_without_acting_is_left_out_until_views_are_old
     tired = served(runner, "three", 30, slots=20)
     assert first not in tired.slot_items
     assert {name for part in tired.pools for name in part.filtered_by} == {"tired"}
-    assert first in served(runner, "four", 120, slots=20).slot_items
+    later = served(runner, "four", 120, slots=20)
+    assert first in later.slot_items
+    react(runner, later, later.slot_items.index(first), "like", 120)
+    react(runner, served(runner, "five", 121, slots=20), 0, None, 121)
+    assert first in served(runner, "six", 122, slots=20).slot_items  # an external pool may offer what was liked
 
 
 views = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1, max_size=5, unique=True)
