@@ -1,5 +1,7 @@
 """Why each slot of a feed holds what it holds, from the decision's record alone."""
 
+from collections import Counter
+
 from msgspec import Struct
 
 from blending.propensity import Method, Propensities
@@ -86,6 +88,14 @@ class PoolWhy(Struct, frozen=True):
     thinned: dict[str, int]
 
 
+class CapWhy(Struct, frozen=True):
+    """A rule that limited the page: at most `most` items of each group; `full` are those that it has as many of."""
+
+    rule: str
+    most: int
+    full: list[str]
+
+
 class Explanation(Struct, frozen=True):
     """One decision in words and numbers. `method` and `samples` say how the propensities were found.
 
@@ -101,6 +111,7 @@ class Explanation(Struct, frozen=True):
     mode: str
     order: str
     degraded: list[Degraded]
+    caps: list[CapWhy]
     explored: bool
     epsilon: float
     temperature: float
@@ -124,6 +135,7 @@ def explanation(record: Decision) -> Explanation:
         record.mode,
         record.order,
         record.degraded,
+        _caps(record),
         record.explored,
         record.epsilon,
         record.temperature,
@@ -143,6 +155,22 @@ def _likely(record: Decision) -> Propensities | None:
         if record.start:
             return None
         raise
+
+
+def _caps(record: Decision) -> list[CapWhy]:
+    held = Counter(
+        group
+        for part in record.pools
+        for groups, verdict in zip(part.groups, part.verdicts, strict=False)
+        if verdict == "p"
+        for group in groups
+    )
+    found, first = [], 0
+    for cap in record.caps or ():
+        full = [value for number, value in enumerate(cap.values, first) if held[number] >= cap.most]
+        found.append(CapWhy(cap.rule, cap.most, full))
+        first += len(cap.values)
+    return found
 
 
 def _slot(record: Decision, slot: int, found: Propensities | None) -> SlotWhy:

@@ -119,7 +119,10 @@ def own_lists(
     for rule in range(rules):
         if most[rule] >= 0:
             width += int(widths[rule])
-    enough = slots * max(1, width)
+    longest = 0
+    for pool in range(pools):
+        longest = max(longest, int(ends[pool + 1] - ends[pool]))
+    enough = min(slots * max(1, width), longest)
     kept, sizes = np.zeros((pools, enough), np.int64), np.zeros(pools, np.int64)
     thinned, held = np.zeros((pools, rules), np.int64), np.empty(places.size, np.int64)
     for pool in range(pools):

@@ -293,6 +293,8 @@ def _no_feed(
     _items: ItemArray,
     _stock: IntArray,
     _limits: IntArray,
+    _groups: ItemArray,
+    _rooms: IntArray,
     _plan: IntArray,
     _pinned: IntArray,
     _start: int,

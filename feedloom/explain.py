@@ -89,6 +89,9 @@ def print_explanation(found: Explanation, console: Console) -> None:
         if left_out:
             told = ", ".join(f"{name} {count}" for name, count in left_out.items())
             console.print(Text(f"{of.pool} left out: {told}"), soft_wrap=True)
+    for cap in found.caps:
+        full = ", ".join(cap.full) or "none"
+        console.print(Text(f"{cap.rule}: at most {cap.most} of a group; full are {full}"), soft_wrap=True)
     for rule, pool, wanted, got in map(astuple, found.degraded):
         what = "beliefs could not be drawn from: fixed ratios" if rule == "posterior" else f"{rule} of {pool}"
         counted = "alike" if rule == "item_cap" else "slots"

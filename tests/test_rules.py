@@ -357,6 +357,21 @@ def test_the_record_of_one_capped_page_knows_how_often_all_others_have_which_poo
     assert_agree(propensities(made[0]), counts, redraws)
 
 
+def test_an_explanation_says_which_groups_were_full_and_what_was_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    updates = [ItemUpdate(item=f"a{n}", creator="ann" if n < 5 else f"c{n}") for n in range(9)]
+    rules = {"spam": BlockRule("item", ("a8",)), "per_creator": CapRule("creator", 2)}
+    made = asked(ruled(rules, *updates), "r", 4, {"a": [f"a{n}" for n in range(9)]}).decision
+    folder = recording(tmp_path / "made", made)
+    found = json.loads(call(capsys, monkeypatch, "explain", "r", "--records", folder, "--json")[1])
+    assert found["caps"] == [{"rule": "per_creator", "most": 2, "full": ["ann"]}]
+    assert (found["pools"][0]["filtered_by"], found["pools"][0]["thinned"]) == ({"spam": 1}, {"per_creator": 3})
+    printed = call(capsys, monkeypatch, "explain", "r", "--records", folder)[1]
+    assert "per_creator: at most 2 of a group; full are ann" in printed
+    assert "a left out: spam 1, per_creator 3" in printed
+
+
 def test_a_capped_record_that_was_tampered_with_is_found() -> None:
     updates = [ItemUpdate(item=f"a{n}", creator=f"c{n % 3}") for n in range(9)]
     facts = ruled({"per_creator": CapRule("creator", 1)}, *updates)
