@@ -3,7 +3,7 @@
 import numpy as np
 
 from blending.compiled import compiled
-from blending.kernels import allocate, believed
+from blending.kernels import DRAWN, allocate, believed
 from blending.sampling import bits_at, tie_breaks
 from blending.types import FloatArray, IntArray, ItemArray
 
@@ -20,6 +20,8 @@ def redrawn(
     items: ItemArray,
     stock: IntArray,
     limits: IntArray,
+    groups: ItemArray,
+    rooms: IntArray,
     plans: IntArray,
     slots: int,
     explored: bool,
@@ -41,7 +43,7 @@ def redrawn(
     sums = np.zeros((slots, pools))
     squares = np.zeros((slots, pools))
     chances = np.zeros((slots, pools))
-    rates = np.empty((draws, *alpha.shape))
+    rates = np.empty((draws if mode == DRAWN else 1, *alpha.shape))
     placed, verdicts = np.empty((2, max(slots, start)), np.int64), np.empty(items.shape, np.int64)
     distinct = np.arange(pools * start).astype(np.int32).reshape((pools, start))
     unread = np.empty(distinct.shape, np.int64)
@@ -60,6 +62,8 @@ def redrawn(
                 distinct,
                 plenty,
                 np.empty((3, 0), np.int64),
+                np.empty((0, 0, 0), np.int32),
+                np.empty(0, np.int64),
                 np.empty(0, np.int64),
                 start,
                 explored,
@@ -83,6 +87,8 @@ def redrawn(
             items,
             stock,
             limits,
+            groups,
+            rooms,
             plans[sample % plans.shape[0]],
             slots,
             explored,
