@@ -26,6 +26,7 @@ Mode = Literal["drawn", "expected", "fixed"]
 Order = Literal["greedy", "spread", "rounded"]
 MODES: dict[Mode, int] = {"drawn": DRAWN, "expected": EXPECTED, "fixed": FIXED}
 NO_PLAN, NO_LIMITS = np.zeros(0, np.int64), np.zeros((3, 0), np.int64)
+NO_GROUPS = np.zeros((0, 0, 0), np.int32)
 
 
 class Lists(NamedTuple):
@@ -71,11 +72,26 @@ class Page(NamedTuple):
     `limits` (3, pools) are each pool's items in earlier pages of the feed, how many slots of this page it must have
     and how many it may; (3, 0) is none, nothing and all. `pinned` (slots,) is the pool that has a slot, or -1;
     empty is none. `start` is how many slots earlier pages hold.
+
+    `groups` (pools, longest list, width) int32 are the groups that each entry of the lists is in, -1 for none, and
+    `rooms` (groups,) how many items of each the page may hold at most; (0, 0, 0) and (0,) is none.
     """
 
     limits: IntArray = NO_LIMITS
     pinned: IntArray = NO_PLAN
     start: int = 0
+    groups: ItemArray = NO_GROUPS
+    rooms: IntArray = NO_PLAN
+
+    @property
+    def reach(self) -> int:
+        """How many entries are read of a list for each slot at most, if none holds more of a group than its room.
+
+        What is read stands in the feed or is of a full group. Full groups have as many items in the feed as room,
+        a list has no more of them than that, and each item in the feed is of `width` groups at most.
+        """
+        width: int = self.groups.shape[2]
+        return max(1, width)
 
 
 WHOLE = Page()  # a feed of one page, without conditions
@@ -86,7 +102,8 @@ class Blend(NamedTuple):
 
     `rates` (draws, pools, actions) are the draws, or the means; `explored` whether the feed was mixed at random;
     `placed` (2, feed length) each slot's pool and place in that pool's list; `verdicts` (pools, longest list) is 0
-    unread, 1 placed, 2 duplicate. `plan` (slots,) is the pool that was to have each slot, -1 for none, or empty.
+    unread, 1 placed, 2 duplicate, 3 of a full group. `plan` (slots,) is the pool that was to have each slot, -1 for
+    none, or empty.
     """
 
     rates: FloatArray
@@ -181,6 +198,8 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
         rules.epsilon,
         *lists,
         page.limits,
+        page.groups,
+        page.rooms,
         plan,
         page.pinned,
         page.start,
@@ -199,18 +218,19 @@ def blend(posterior: Beta, rules: Rules, lists: Lists, key: np.uint64, page: Pag
         )
         ties, nowhere = tie_breaks(pools, key), np.empty((0, 0))
 
-        def given_out(items: ItemArray, plan: IntArray) -> int:
-            head = (utilities, fell, ties, returns, items, lists.stock, page.limits, plan, slots)
-            return allocate(*head, False, page.start, key, nowhere, placed, verdicts)
+        def given_out(items: ItemArray, groups: ItemArray, plan: IntArray) -> int:
+            head = (utilities, fell, ties, returns, items, lists.stock, page.limits, groups, page.rooms, plan)
+            return allocate(*head, slots, False, page.start, key, nowhere, placed, verdicts)
 
         counts = np.zeros(pools, np.int64)
         if rules.order == "spread":
-            # By stock alone: what lists share is not known of entries that the page in the end does not read.
+            # By stock alone: what lists share is not known of entries that the page in the end does not read, nor
+            # which groups these are in.
             distinct = np.arange(lists.items.size, dtype=np.int32).reshape(lists.items.shape)
-            counts = np.bincount(placed[0, : given_out(distinct, plan)], minlength=pools)
+            counts = np.bincount(placed[0, : given_out(distinct, NO_GROUPS, plan)], minlength=pools)
         uniforms = uniforms_of(key, PLAN_STREAM, 1, 3 * pools + 1)
         plan = planned(rules, lists, page, counts[None], utilities[:1], uniforms)[0]
-        length = given_out(lists.items, plan)
+        length = given_out(lists.items, page.groups, plan)
     return Blend(rates, explored, placed[:, :length], verdicts, plan)
 
 

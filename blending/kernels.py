@@ -14,7 +14,7 @@ from blending.sampling import (
 )
 from blending.types import BoolArray, FloatArray, IntArray, ItemArray
 
-UNREAD, PLACED, DUPLICATE = 0, 1, 2  # verdicts on an entry of a pool's list
+UNREAD, PLACED, DUPLICATE, CAPPED = 0, 1, 2, 3  # verdicts on an entry of a pool's list
 DRAWN, EXPECTED, FIXED = 0, 1, 2  # where utilities come from: draws, posterior means, or the fallback itself
 BEFORE, FLOOR, CAP = 0, 1, 2  # rows of `limits`
 
@@ -145,6 +145,16 @@ def is_placed(item: int, feed: IntArray, filled: int) -> bool:
 
 
 @compiled
+def is_full(pool: int, rank: int, groups: ItemArray, room: IntArray) -> bool:
+    """Whether a group of an entry has no room left."""
+    for place in range(groups.shape[2]):
+        group = groups[pool, rank, place]
+        if group >= 0 and room[group] <= 0:
+            return True
+    return False
+
+
+@compiled
 def is_open(pool: int, left: IntArray, owed: IntArray, own: IntArray, limits: IntArray) -> bool:
     """Whether a pool may have a slot that is not planned."""
     return left[pool] > owed[pool] and (limits.size == 0 or own[pool] < limits[CAP, pool])
@@ -182,6 +192,8 @@ def allocate(
     items: ItemArray,
     stock: IntArray,
     limits: IntArray,
+    groups: ItemArray,
+    rooms: IntArray,
     plan: IntArray,
     slots: int,
     explored: bool,
@@ -197,11 +209,13 @@ def allocate(
     fallback; `returns` (start + slots,) is h. `items` (pools, longest list) holds each pool's ranking, best first,
     of which the first `stock[p]` entries are real. `limits` (3, pools) are items in earlier pages (`start` slots),
     floors and caps, or (3, 0) for none; `plan` (slots,) is the pool that must have a slot or -1, or empty for none.
+    `groups` (pools, longest list, width) int32 are the groups of each entry, -1 for none, and `rooms` (groups,) how
+    many items of each group the page may hold; (0, 0, 0) and (0,) for no groups.
 
     A pool is open while it is below its cap and has more items left than slots to come are planned for it. Where a
     slot would stay empty, caps give way first, then what was kept back. A plan keeps floors by itself. An explored
     feed keeps them by drawing, once no more slots are left than floors need, from the pools below theirs only. An
-    item that stands in the feed already is passed over.
+    item that stands in the feed already is passed over, and so is one of a group that is full: no room ever grows.
 
     Returns the feed's length, which is less than `slots` only when every pool is empty. `placed` (2, slots) gets
     the pool of each slot and its position in that pool's list, `verdicts` (pools, longest list): how far each list
@@ -212,9 +226,13 @@ def allocate(
     verdicts[:] = UNREAD
     # One array for all of these, because making one takes as long as filling a slot. `owed` are planned slots to
     # come, `given` is in the whole feed, `own` on this page; both count what is planned.
-    work = np.zeros(5 * pools + slots, np.int64)
+    work = np.zeros(5 * pools + slots + rooms.size, np.int64)
     left, given, own = work[:pools], work[pools : 2 * pools], work[2 * pools : 3 * pools]
-    open_pools, owed, feed = work[3 * pools : 4 * pools], work[4 * pools : 5 * pools], work[5 * pools :]
+    open_pools, owed = work[3 * pools : 4 * pools], work[4 * pools : 5 * pools]
+    feed, room = work[5 * pools : 5 * pools + slots], work[5 * pools + slots :]
+    grouped = rooms.size > 0
+    for group in range(rooms.size):
+        room[group] = rooms[group]
     free = slots
     for slot in range(plan.size):
         if plan[slot] >= 0:
@@ -237,8 +255,14 @@ def allocate(
                 some = 0
                 needed = 0
                 for one in range(pools):
-                    while left[one] > 0 and is_placed(items[one, stock[one] - left[one]], feed, filled):
-                        verdicts[one, stock[one] - left[one]] = DUPLICATE
+                    while left[one] > 0:
+                        rank = stock[one] - left[one]
+                        if is_placed(items[one, rank], feed, filled):
+                            verdicts[one, rank] = DUPLICATE
+                        elif grouped and is_full(one, rank, groups, room):
+                            verdicts[one, rank] = CAPPED
+                        else:
+                            break
                         left[one] -= 1
                     if limits.size:
                         needed += max(0, min(limits[FLOOR, one] - own[one], left[one] - owed[one]))
@@ -274,6 +298,8 @@ def allocate(
         left[pool] -= 1
         if is_placed(items[pool, rank], feed, filled):
             verdicts[pool, rank] = DUPLICATE
+        elif grouped and is_full(pool, rank, groups, room):
+            verdicts[pool, rank] = CAPPED
         else:
             verdicts[pool, rank] = PLACED
             if chances.size and (planned or not explored):
@@ -285,6 +311,10 @@ def allocate(
                 owed[plan[filled]] -= 1
             else:
                 free -= 1
+            if grouped:
+                for place in range(groups.shape[2]):
+                    if groups[pool, rank, place] >= 0:
+                        room[groups[pool, rank, place]] -= 1
             placed[0, filled], placed[1, filled], feed[filled] = pool, rank, items[pool, rank]
             filled += 1
         if closed:
@@ -311,6 +341,8 @@ def blended(
     items: ItemArray,
     stock: IntArray,
     limits: IntArray,
+    groups: ItemArray,
+    rooms: IntArray,
     plan: IntArray,
     pinned: IntArray,
     start: int,
@@ -344,6 +376,8 @@ def blended(
         items,
         stock,
         limits,
+        groups,
+        rooms,
         plan,
         returns.size - start,
         explored,

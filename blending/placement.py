@@ -112,6 +112,8 @@ def _part(
         1 if explored else rules.draws,
         *lists,
         page.limits,
+        page.groups,
+        page.rooms,
         plans,
         explored,
         columns,

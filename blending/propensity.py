@@ -13,7 +13,8 @@ A blend is a mixture, π = (1 - ε) bandit + ε explore, and the two parts are f
 Floors are kept by plans with random phases, which are redrawn too.
 
 "Cannot run out" is stock for every slot: each entry that is read of a list stands in the feed, so a list of as many
-entries as slots has an item left for any slot, whatever the other lists hold.
+entries as slots has an item left for any slot, whatever the other lists hold. Where groups have only so much room,
+a list that keeps to it by itself needs `Page.reach` times as many.
 """
 
 from typing import Literal, NamedTuple
@@ -133,7 +134,7 @@ def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> Floa
     before = np.arange(slots)[:, None]
     pins = pinned_of(page, slots)[:, None] == np.arange(lists.stock.size)
     taken = before + pins.sum(axis=0) - np.cumsum(pins[:slots], axis=0)
-    feasible = taken < lists.stock
+    feasible = page.reach * taken < lists.stock
     if page.limits.size:
         feasible &= taken < page.limits[CAP]
         feasible &= np.maximum(page.limits[FLOOR], pins.sum(axis=0)).sum() < slots - before
@@ -141,7 +142,7 @@ def floors(lists: Lists, slots: int, epsilon: float, page: Page = WHOLE) -> Floa
     for slot in np.flatnonzero(page.pinned[:slots] >= 0):
         pool = page.pinned[slot]
         least[slot] = 0.0
-        least[slot, pool] = float(slot < lists.stock[pool])
+        least[slot, pool] = float(page.reach * slot < lists.stock[pool])
     return least
 
 
@@ -189,7 +190,7 @@ def _certain(believed: Beta, rules: Rules, lists: Lists, page: Page) -> Part | N
 
 def _unlimited(lists: Lists, slots: int, page: Page) -> bool:
     """Whether every pool that has items is open in every slot that is not pinned, whatever came before."""
-    enough = bool((lists.stock[lists.stock > 0] >= slots).all())
+    enough = bool((lists.stock[lists.stock > 0] >= page.reach * slots).all())
     return enough and not (page.limits.size and (page.limits[FLOOR].any() or (page.limits[CAP] < slots).any()))
 
 
@@ -261,6 +262,8 @@ def _looped(
         1 if explored else rules.draws,
         *lists,
         page.limits,
+        page.groups,
+        page.rooms,
         plans,
         rules.returns.size - page.start,
         explored,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from blending.compiled import compiled
-from blending.kernels import allocate, believed, is_placed
+from blending.kernels import DRAWN, allocate, believed, is_full, is_placed
 from blending.sampling import bits_at, tie_breaks
 from blending.types import FloatArray, IntArray, ItemArray
 
@@ -20,6 +20,8 @@ def redrawn(
     items: ItemArray,
     stock: IntArray,
     limits: IntArray,
+    groups: ItemArray,
+    rooms: IntArray,
     plans: IntArray,
     slots: int,
     explored: bool,
@@ -41,7 +43,7 @@ def redrawn(
     sums = np.zeros((slots, pools))
     squares = np.zeros((slots, pools))
     chances = np.zeros((slots, pools))
-    rates = np.empty((draws, *alpha.shape))
+    rates = np.empty((draws if mode == DRAWN else 1, *alpha.shape))
     placed, verdicts = np.empty((2, max(slots, start)), np.int64), np.empty(items.shape, np.int64)
     distinct = np.arange(pools * start).astype(np.int32).reshape((pools, start))
     unread = np.empty(distinct.shape, np.int64)
@@ -60,6 +62,8 @@ def redrawn(
                 distinct,
                 plenty,
                 np.empty((3, 0), np.int64),
+                np.empty((0, 0, 0), np.int32),
+                np.empty(0, np.int64),
                 np.empty(0, np.int64),
                 start,
                 explored,
@@ -83,6 +87,8 @@ def redrawn(
             items,
             stock,
             limits,
+            groups,
+            rooms,
             plans[sample % plans.shape[0]],
             slots,
             explored,
@@ -113,6 +119,8 @@ def redrawn_items(
     items: ItemArray,
     stock: IntArray,
     limits: IntArray,
+    groups: ItemArray,
+    rooms: IntArray,
     plans: IntArray,
     explored: bool,
     columns: IntArray,
@@ -131,7 +139,7 @@ def redrawn_items(
     pools, slots = stock.size, returns.size
     chances = np.zeros((slots, pools))
     by_pool, by_item, by_worth = np.zeros((slots, pools)), np.zeros((slots, wide)), np.zeros((slots, pools))
-    rates = np.empty((draws, *alpha.shape))
+    rates = np.empty((draws if mode == DRAWN else 1, *alpha.shape))
     placed, verdicts = np.empty((2, slots), np.int64), np.empty(items.shape, np.int64)
     feed, ahead, given = np.empty(slots, np.int64), np.empty(pools, np.int64), np.empty(pools, np.int64)
     for sample in range(samples):
@@ -145,6 +153,8 @@ def redrawn_items(
             items,
             stock,
             limits,
+            groups,
+            rooms,
             plans[sample % plans.shape[0]],
             slots,
             explored,
@@ -156,16 +166,24 @@ def redrawn_items(
         )
         ahead[:] = 0
         given[:] = 0
+        room = rooms.copy()
         for slot in range(length):
             for pool in range(pools):
                 chance = chances[slot, pool]
                 chances[slot, pool] = 0.0
                 if chance > 0.0:
-                    while is_placed(items[pool, ahead[pool]], feed, slot):
+                    while is_placed(items[pool, ahead[pool]], feed, slot) or (
+                        room.size > 0 and is_full(pool, ahead[pool], groups, room)
+                    ):
                         ahead[pool] += 1
                     by_pool[slot, pool] += chance
                     by_worth[slot, pool] += chance * worth[given[pool]]
                     by_item[slot, columns[pool, ahead[pool]]] += chance
-            given[placed[0, slot]] += 1
-            feed[slot] = items[placed[0, slot], placed[1, slot]]
+            owner, rank = placed[0, slot], placed[1, slot]
+            given[owner] += 1
+            feed[slot] = items[owner, rank]
+            if room.size > 0:
+                for place in range(groups.shape[2]):
+                    if groups[owner, rank, place] >= 0:
+                        room[groups[owner, rank, place]] -= 1
     return by_pool, by_item, by_worth

@@ -13,10 +13,11 @@ from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import IntArray
+from engine.cap_record import Cap, tables_of
 from engine.events import SCHEMA, SLOTS_MAX, Request, check_ids, check_schema
 from engine.page import Degraded
 
-VERDICTS = "?pd"  # of an entry that was read: p placed, d duplicate of an item that another pool placed
+VERDICTS = "?pdc"  # of an entry that was read: placed, duplicate of what another pool placed, capped by a rule
 
 
 class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -31,7 +32,11 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     alone would have given it, `realised` how many it got. `before` are its items in earlier pages; `floor` and
     `cap` how many slots of this one it had to get and could (null: all); `missing` says that it did not answer in
     time. `listed` is the whole of its list for shadow evidence, empty without, and `listed_views` how many views of
-    its lists that had counted by then. What is left out is 0, null, false or empty.
+    its lists that had counted by then. `filtered_by` counts what was left out by reason where a policy has rules or
+    hides, and `thinned` by rule what its own list would have had too many of. `groups` are those of each entry that
+    was read, numbered as in the decision's `caps`; `reordered` says that a rule of diversity has put the list into
+    another order than the pool's own. `stages` has for each rule that limits a page the numbers of
+    `engine.stages.STAGES`. What is left out is 0, null, false or empty.
     """
 
     pool: str
@@ -54,6 +59,11 @@ class PoolPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
     missing: bool = False
     listed: list[str] = []
     listed_views: int = 0
+    filtered_by: dict[str, int] = {}
+    thinned: dict[str, int] = {}
+    groups: list[list[int]] = []
+    reordered: bool = False
+    stages: dict[str, list[int]] = {}
 
     def __post_init__(self) -> None:
         """Refuse a list that is not the one that was read."""
@@ -98,7 +108,8 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     random, `newcomer` that the population's prior will learn from it. `pinned` are (slot, pool) pairs; `degraded`
     are the rules that could not be kept. `slot_rules` has a letter per slot (`engine.page.slot_rules`),
     `slot_offers` the pools that offered its item, as bits: 1 is the first pool. `considered` is null without a
-    personal pool. `arms` are the user's of the policy's experiments, by experiment; left out where there are none.
+    personal pool. `arms` are the user's of the policy's experiments, by experiment; `caps` are the rules that
+    limited what the page holds together. Both are left out where there are none.
     """
 
     request: Request
@@ -128,6 +139,7 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
     slot_offers: list[int]
     considered: Considered | None
     arms: dict[str, str] | UnsetType = UNSET
+    caps: list[Cap] | UnsetType = UNSET
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -145,16 +157,29 @@ class Decision(Struct, frozen=True, tag_field="kind", tag="decision", kw_only=Tr
             raise ValueError("a decision pins a slot or a pool that it does not have")
         if not all(0 <= pool < len(self.pools) for pool in self.slot_pools):
             raise ValueError("a slot of the decision has a pool that it does not name")
-        for part in self.pools:
-            if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
-                raise ValueError(f"pool {part.pool} does not have numbers for every action")
-            if not len(part.items) == len(part.verdicts) <= part.stock <= slots:
-                raise ValueError(f"pool {part.pool} has a list that does not fit")
-            if not (0 <= part.before <= self.start and 0 <= part.floor <= slots and 0 <= (part.cap or 0) <= slots):
-                raise ValueError(f"pool {part.pool} has limits that do not fit")
+        self._check_parts()
         pins = Counter(pool for _, pool in self.pinned)
         if sum(max(part.floor, pins[number]) for number, part in enumerate(self.pools)) > slots:
             raise ValueError("a decision guarantees more slots than it has")
+
+    def _check_parts(self) -> None:
+        """Refuse parts that do not fit the decision."""
+        actions, slots = len(self.actions), self.request.slots
+        entries_max, capped = slots * self.reach, bool(self.caps)
+        for part in self.pools:
+            if not len(part.alpha) == len(part.beta) == len(part.strength) == len(part.delays) == actions:
+                raise ValueError(f"pool {part.pool} does not have numbers for every action")
+            if not len(part.items) == len(part.verdicts) <= part.stock <= entries_max:
+                raise ValueError(f"pool {part.pool} has a list that does not fit")
+            if len(part.groups) != (len(part.items) if capped else 0):
+                raise ValueError(f"pool {part.pool} does not have groups for every entry")
+            if not (0 <= part.before <= self.start and 0 <= part.floor <= slots and 0 <= (part.cap or 0) <= slots):
+                raise ValueError(f"pool {part.pool} has limits that do not fit")
+
+    @property
+    def reach(self) -> int:
+        """How many entries of a list its caps need for each slot at most, as `blending.blend.Page` says."""
+        return max(1, sum(cap.width for cap in self.caps or ()))
 
     @property
     def key(self) -> np.uint64:
@@ -234,12 +259,20 @@ def conditions_of(record: Decision) -> Page:
     pinned = np.full(slots if record.pinned else 0, NONE, np.int64)
     for slot, pool in record.pinned:
         pinned[slot] = pool
-    return Page(limits, pinned, record.start)
+    longest = max(part.stock for part in record.pools)
+    groups, rooms = tables_of(record.caps or (), [part.groups for part in record.pools], longest)
+    return Page(limits, pinned, record.start, groups, rooms)
 
 
 def verdict_letters(verdicts: IntArray) -> str:
     """The verdicts on the entries of one list that were read."""
     return "".join([VERDICTS[verdict] for verdict in verdicts.tolist() if verdict])  # what was not read comes last
+
+
+def read_of(made: Blend) -> list[int]:
+    """How many entries were read of each list."""
+    counts: list[int] = np.count_nonzero(made.verdicts, axis=1).tolist()
+    return counts
 
 
 def lists_read(record: Decision) -> Lists:
@@ -292,7 +325,7 @@ def _misplaced(record: Decision, considered: Considered) -> str | None:
     """
     etas = dict(zip(considered.items, considered.etas, strict=True))
     for part in record.pools:
-        if part.pool == considered.pool:
+        if part.pool == considered.pool and not part.reordered:
             for before, after in pairwise(part.items):
                 if etas.get(before, 0.0) < etas.get(after, 0.0):
                     return f"pool {part.pool} has {after} after {before}, and a greater score for it"

@@ -38,8 +38,9 @@ SETTABLE = {
         "returns",
     ),
     "weights": ("own", "temperature", "ready_likes", "depth"),
+    "rules": ("most", "least", "younger_ms", "times", "within_ms", "weight", "priority", "strict"),
 }
-NAMED = ("pools", "actions")  # tables of tables: their keys are TABLE.NAME.KEY
+NAMED = ("pools", "actions", "rules")  # tables of tables: their keys are TABLE.NAME.KEY
 
 Setting: TypeAlias = tuple[tuple[str, str], ...]  # (experiment, arm) of those that set something
 Value: TypeAlias = bool | int | float | str | list[int]

@@ -1,5 +1,7 @@
 """Why each slot of a feed holds what it holds, from the decision's record alone."""
 
+from collections import Counter
+
 from msgspec import Struct
 
 from blending.propensity import Method, Propensities
@@ -65,7 +67,8 @@ class PoolWhy(Struct, frozen=True):
 
     `floor` and `cap` are how many it had to get and could (null: all); `missing` says that it did not answer in
     time. `duplicates` counts its entries that another pool had placed, `filtered` what it left out because the user
-    had reacted to it; `propensities` and `errors` have an entry per slot.
+    had reacted to it; `propensities` and `errors` have an entry per slot. `capped` counts its entries of which the
+    page had as many as a rule allows, and `filtered_by` and `thinned` are those of the record.
     """
 
     pool: str
@@ -80,6 +83,17 @@ class PoolWhy(Struct, frozen=True):
     missing: bool
     propensities: list[float] | None
     errors: list[float] | None
+    capped: int
+    filtered_by: dict[str, int]
+    thinned: dict[str, int]
+
+
+class CapWhy(Struct, frozen=True):
+    """A rule that limited the page: at most `most` items of each group; `full` are those that it has as many of."""
+
+    rule: str
+    most: int
+    full: list[str]
 
 
 class Explanation(Struct, frozen=True):
@@ -99,6 +113,7 @@ class Explanation(Struct, frozen=True):
     mode: str
     order: str
     degraded: list[Degraded]
+    caps: list[CapWhy]
     explored: bool
     epsilon: float
     temperature: float
@@ -123,6 +138,7 @@ def explanation(record: Decision) -> Explanation:
         record.mode,
         record.order,
         record.degraded,
+        _caps(record),
         record.explored,
         record.epsilon,
         record.temperature,
@@ -142,6 +158,22 @@ def _likely(record: Decision) -> Propensities | None:
         if record.start:
             return None
         raise
+
+
+def _caps(record: Decision) -> list[CapWhy]:
+    held = Counter(
+        group
+        for part in record.pools
+        for groups, verdict in zip(part.groups, part.verdicts, strict=False)
+        if verdict == "p"
+        for group in groups
+    )
+    found, first = [], 0
+    for cap in record.caps or ():
+        full = [value for number, value in enumerate(cap.values, first) if held[number] >= cap.most]
+        found.append(CapWhy(cap.rule, cap.most, full))
+        first += len(cap.values)
+    return found
 
 
 def _slot(record: Decision, slot: int, found: Propensities | None) -> SlotWhy:
@@ -181,6 +213,9 @@ def _pool(record: Decision, pool: int, found: Propensities | None) -> PoolWhy:
         part.missing,
         None if found is None else found.chances[:, pool].tolist(),
         None if found is None else found.errors[:, pool].tolist(),
+        part.verdicts.count("c"),
+        part.filtered_by,
+        part.thinned,
     )
 
 

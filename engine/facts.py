@@ -12,10 +12,12 @@ from blending.types import FloatArray, IntArray
 from engine.catalogue import EMPTY, Catalogue
 from engine.experiments import Setting, setting_of
 from engine.features import Layout, layout_of
+from engine.groups import Groups
 from engine.item_table import NO_ITEMS, ItemTable, item_table
 from engine.offline.embeddings import Embeddings
 from engine.policy import NEW, Policy
 from engine.population import Population
+from engine.rules import BlockRule, of_kind, values_of
 from engine.state import Cell, CohortCell, Tally
 
 # Of facts, whatever arms users are in: none may set anything that they are made of.
@@ -75,6 +77,45 @@ class Facts(Struct, frozen=True, dict=True):
         """The numbers of items that may not be shown at this time, int64, sorted."""
         numbers, from_ms = self._restricted
         return numbers[from_ms > at_ms]
+
+    @cached_property
+    def blocked_values(self) -> dict[str, frozenset[str]]:
+        """What each block list of the policy names."""
+        return {name: frozenset(rule.values) for name, rule in of_kind(self.policy.rules, BlockRule).items()}
+
+    @cached_property
+    def blocked(self) -> dict[str, IntArray]:
+        """The numbers of the items that each block list bars, int64, sorted."""
+        found = {}
+        for name, rule in of_kind(self.policy.rules, BlockRule).items():
+            values = self.blocked_values[name]
+            hit = (
+                number
+                for number, item in enumerate(self.population.items[: self.population.size])
+                if not values.isdisjoint(values_of(item, self.catalogue.get(item), rule.attribute))
+            )
+            found[name] = np.fromiter(hit, np.int64)
+        return found
+
+    @cached_property
+    def of_creator(self) -> dict[str, list[int]]:
+        """The numbers of each creator's items."""
+        found: dict[str, list[int]] = {}
+        for number, item in enumerate(self.population.items[: self.population.size]):
+            update = self.catalogue.get(item)
+            if update is not None and update.creator is not None:
+                found.setdefault(update.creator, []).append(number)
+        return found
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups that items are in by the rules that limit a page, as far as they have been looked up."""
+        return Groups(self.policy.rules, self.catalogue)
+
+    @cached_property
+    def compared(self) -> dict[int, tuple[str, ...]]:
+        """By item number its values for the rule of diversity, as `engine.diversity` has looked them up."""
+        return {}
 
     @cached_property
     def places(self) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:

@@ -4,10 +4,10 @@ Everything counted is a sum over (decision, reaction) pairs, each pair once: so 
 twice, in any order, or before their decision, and the sums end the same.
 """
 
-from bisect import bisect
-from collections.abc import Mapping
+from bisect import bisect, insort
+from collections.abc import Collection, Mapping
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
@@ -30,12 +30,14 @@ from engine.state import (
     Tally,
     Taught,
     UserState,
+    Viewed,
     ViewLesson,
     Waiting,
     Weighed,
     WeightLesson,
 )
 
+E = TypeVar("E", Reacted, Viewed)
 Outcome = Literal["adopted", "credited", "noted", "organic", "duplicate", "waiting", "conflict", "dropped"]
 
 
@@ -59,16 +61,18 @@ def check_reaction(reaction: Reaction, policy: Policy) -> None:
         raise InputError(f'the policy does not name action {reaction.action!r}: add [actions."{reaction.action}"]')
 
 
-def fold(state: UserState, value: Decision | Reaction, at_ms: int, memory: MemoryPolicy) -> Folded:
-    """Fold a decision or reaction that entered the log at `at_ms`.
+def fold(
+    state: UserState, value: Decision | Reaction, at_ms: int, memory: MemoryPolicy, hiding: Collection[str] = ()
+) -> Folded:
+    """Fold a decision or reaction that entered the log at `at_ms`; `hiding` are the actions that hide something.
 
     Only reactions move the clock that closes decisions: they come in the order of one topic, and decisions of
     another may be ahead of them or behind.
     """
     if isinstance(value, Decision):
-        return _fold_decision(state, value, memory)
+        return _fold_decision(state, value, memory, hiding)
     state, lessons = close_due(state, at_ms, memory)
-    done = _fold_reaction(state, value, at_ms, memory)
+    done = _fold_reaction(state, value, at_ms, memory, hiding)
     return Folded(done.state, lessons + done.lessons, done.outcome) if lessons else done
 
 
@@ -179,7 +183,7 @@ def _served_after(decision: Decision) -> dict[str, int]:
     return {part.pool: part.served + part.realised for part in decision.pools}
 
 
-def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy) -> Folded:
+def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy, hiding: Collection[str]) -> Folded:
     request_id = decision.request.request_id
     known = state.ledger.get(request_id)
     if known is not None:
@@ -194,7 +198,7 @@ def _fold_decision(state: UserState, decision: Decision, memory: MemoryPolicy) -
     )
     lessons: tuple[Lesson, ...] = ()
     for early in mine:
-        step = _fold_reaction(state, early.reaction, early.at_ms, memory)
+        step = _fold_reaction(state, early.reaction, early.at_ms, memory, hiding)
         state, lessons = step.state, lessons + step.lessons
     return Folded(state, lessons, "adopted")
 
@@ -212,8 +216,12 @@ def _with_row(state: UserState, request_id: str, row: LedgerRow, memory: MemoryP
     return ledger
 
 
-def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: MemoryPolicy) -> Folded:
+def _fold_reaction(
+    state: UserState, reaction: Reaction, at_ms: int, memory: MemoryPolicy, hiding: Collection[str]
+) -> Folded:
     """Credit a reaction to its slot if it has one, and enter an action into the history in any case."""
+    if not isinstance(reaction, Seen) and reaction.action in hiding:
+        state = _hide(state, reaction, at_ms, memory)
     if isinstance(reaction, Organic):
         known = _remember(state, reaction, at_ms, memory)
         return known if known.outcome == "duplicate" else _find(known, reaction, at_ms, memory)
@@ -223,7 +231,7 @@ def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: Mem
     elif at_ms > row.until_ms or row.items[reaction.slot : reaction.slot + 1] != (reaction.item,):
         done = Folded(state, (), "dropped" if isinstance(reaction, Seen) else "organic")
     elif isinstance(reaction, Seen):
-        done = _see(state, row, reaction, memory)
+        done = _see(state, row, reaction, at_ms, memory)
     else:
         done = _act(state, row, reaction, at_ms, memory)
     if isinstance(reaction, Seen) or done.outcome == "duplicate":
@@ -233,7 +241,7 @@ def _fold_reaction(state: UserState, reaction: Reaction, at_ms: int, memory: Mem
     return Folded(known.state, done.lessons + known.lessons, outcome)
 
 
-def _see(state: UserState, row: LedgerRow, seen: Seen, memory: MemoryPolicy) -> Folded:
+def _see(state: UserState, row: LedgerRow, seen: Seen, at_ms: int, memory: MemoryPolicy) -> Folded:
     bit = 1 << seen.slot
     if row.seen & bit:
         return Folded(state, (), "duplicate")
@@ -245,6 +253,9 @@ def _see(state: UserState, row: LedgerRow, seen: Seen, memory: MemoryPolicy) -> 
     )
     row = replace(row, seen=row.seen | bit, tallies=_with_lessons(row, seen.slot, lessons))
     shadows = lessons_of_slot(row, seen.slot)
+    if memory.views_max:
+        views = latest(state.views, Viewed(at_ms, seen.event_id, seen.item), memory.views_max)
+        state = replace(state, views=views)
     done = Folded(_with_open(state, seen.request_id, row), (*lessons, *shadows), "credited")
     return _learn(done, row, lessons_of_view(row, seen.slot), memory)
 
@@ -326,6 +337,23 @@ def _remember(state: UserState, reaction: Acted | Organic, at_ms: int, memory: M
         (ReactionLesson(entry.item, entry.action, before, at_ms, len(before)),),
         "organic",
     )
+
+
+def latest(known: tuple[E, ...], entry: E, most: int) -> tuple[E, ...]:
+    """The `most` greatest of a sorted set and one more: the same in whichever order they came."""
+    if entry in known:
+        return known
+    entries = list(known)
+    insort(entries, entry)
+    return tuple(entries[-most:])
+
+
+def _hide(state: UserState, reaction: Acted | Organic, at_ms: int, memory: MemoryPolicy) -> UserState:
+    """Remember a reaction that hides something, once for its event, whatever its item was or whose."""
+    if any(old.event_id == reaction.event_id for old in state.hidden):
+        return state
+    entry = Reacted(at_ms, reaction.event_id, reaction.item, reaction.action)
+    return replace(state, hidden=latest(state.hidden, entry, memory.hidden_max))
 
 
 def _wait(state: UserState, reaction: Seen | Acted, at_ms: int, memory: MemoryPolicy) -> Folded:

@@ -10,12 +10,15 @@ from blending.order import NONE
 from blending.types import BoolArray, FloatArray, IntArray
 from engine.policy import Policy, PoolPolicy
 
-Rule = Literal["pinned", "required", "floor", "cap", "posterior"]
+Rule = Literal["pinned", "required", "floor", "cap", "item_cap", "fresh", "posterior"]
 LEAST = 1e-9  # a share times a number of slots may miss the whole number that it is by its last bits
 
 
 class Degraded(Struct, frozen=True, array_like=True):
     """A rule that this page could not keep: how many slots it `wanted` for the pool (a cap: at most), and `got`.
+
+    "item_cap" and "fresh" are of `pool`'s name among the policy's rules: the most items that were to share a value,
+    or the fewest that were to be fresh, and how many were.
 
     "posterior" is of no pool: beliefs were not fit to be drawn from, so the page is the fixed-ratio blend.
     """

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from engine.events import SLOTS_MAX
 from engine.experiments import EXPERIMENTS_MAX, ExperimentPolicy, Setting, policies_by_setting
+from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, RulePolicy, SeenRule, check_rules, of_kind
 
 POOL_KINDS = (
     "popular",
@@ -97,6 +98,7 @@ class ActionPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     reward: float  # what it is worth; below 0 for what is not wanted
+    hides: Literal["", "item", "creator"] = ""  # whether the user is shown no more of the item, or of its creator
 
     def __post_init__(self) -> None:
         """Refuse a reward that is not a finite number."""
@@ -188,6 +190,8 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
     history_max: int = 1000  # reactions remembered, the latest by event time
     open_max: int = 500  # decisions that take reactions; the oldest close early
     waiting_max: int = 500  # reactions that came before their decision
+    hidden_max: int = 1000  # reactions that hide something, the latest by event time
+    views_max: int = 0  # views remembered for rules of kind "seen", the latest by event time
 
     def __post_init__(self) -> None:
         """Refuse bounds of nothing."""
@@ -203,7 +207,10 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "history_max",
             "open_max",
             "waiting_max",
+            "hidden_max",
         )
+        if self.views_max < 0:
+            raise ValueError("views_max must be at least 0")
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
@@ -277,6 +284,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     memory: MemoryPolicy = MemoryPolicy()
     weights: WeightsPolicy = WeightsPolicy()
     embeddings: EmbeddingsPolicy = EmbeddingsPolicy()
+    rules: dict[str, RulePolicy] = {}
     experiments: dict[str, ExperimentPolicy] = {}
 
     def __post_init__(self) -> None:
@@ -289,6 +297,7 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
                 raise ValueError(f"pools.{name}: a name is lower-case letters, digits and _, at most 32")
         self._check_personal()
         self._check_guarantees()
+        check_rules(self.rules, self.memory.views_max)
         session_max_ms = self.memory.window_ms // SESSIONS_IN_WINDOW
         if self.blend.session_strength > 0 and self.memory.session_half_life_ms > session_max_ms:
             raise ValueError(
@@ -335,6 +344,21 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     def rewards(self) -> dict[str, float]:
         """Of all actions. One of 0 is counted like any other: its history is there when it is worth something."""
         return {name: action.reward for name, action in self.actions.items()}
+
+    @cached_property
+    def hides(self) -> dict[str, str]:
+        """The actions that hide something, and what: "item" or "creator"."""
+        return {name: action.hides for name, action in self.actions.items() if action.hides}
+
+    @cached_property
+    def filters(self) -> bool:
+        """Whether items are left out by rules or hides, so that decisions say how many and why."""
+        return bool(self.hides or of_kind(self.rules, BlockRule) or of_kind(self.rules, SeenRule))
+
+    @cached_property
+    def thins(self) -> bool:
+        """Whether rules thin or reorder the lists of pools, so that these are asked for more."""
+        return any(isinstance(rule, CapRule | FreshRule | DiverseRule) for rule in self.rules.values())
 
     @cached_property
     def personal(self) -> str | None:

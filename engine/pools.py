@@ -4,7 +4,8 @@ A pool ranks items for one user and leaves out what it is told to; it never sees
 its scores are compared with nobody's. A pool of your own is a class, and `kind = "module:Class"` in a policy.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from typing import NamedTuple, Protocol
@@ -12,19 +13,21 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from blending.blend import Lists, lists_of
-from blending.randomness import key_of
 from blending.sampling import uniforms_of
 from blending.types import FloatArray, IntArray, ItemArray
+from engine.caps import DEPTH
+from engine.diversity import diversified
 from engine.errors import InputError
 from engine.events import Request
 from engine.experiments import arms_of
 from engine.facts import Facts
 from engine.feature_kernels import join_top
+from engine.filters import Filter, filter_of
+from engine.groups import limiting
 from engine.item_tallies import TREND
 from engine.kernels import first_allowed, top_neighbours
 from engine.personal import (
-    NO_PAST,
-    Past,
+    NOTHING_LISTED,
     Weighing,
     affinity_of,
     liked_affinity,
@@ -33,37 +36,30 @@ from engine.personal import (
 )
 from engine.policy import Policy
 from engine.population import Population
+from engine.rules import DiverseRule, of_kind
 from engine.state import UserState
-
-
-class Visitor(NamedTuple):
-    """A user as the pools see them, in item numbers.
-
-    `recent` int64: items liked lately, latest first, none twice; `excluded` int64, sorted: items not to be offered;
-    `past`: reactions of any kind; `key`: of what is random in this request, whose `seed` and `names` these are.
-    """
-
-    recent: IntArray
-    excluded: IntArray
-    past: Past = NO_PAST
-    seed: int = 0
-    names: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> np.uint64:
-        """The key of draws that are a pool's own."""
-        return key_of(self.seed, "pools", *self.names)
+from engine.visitor import NOBODY, Visitor, visitor_of
 
 
 class Ranking(NamedTuple):
     """A pool's answer: item numbers int32, best first, and how many better ones were left out as excluded.
 
-    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it.
+    `missing` says that it did not answer in time: it has no stock then, and that says nothing about it. `passed`
+    are the items that were left out, if the pool says so; `reasons` counts them where a policy has rules for it.
+    `reordered` says that a rule has put the list into another order than the pool's.
     """
 
     items: ItemArray
     filtered: int
     missing: bool = False
+    passed: ItemArray = NOTHING_LISTED
+    reasons: Mapping[str, int] = {}
+    reordered: bool = False
+
+
+def without(items: ItemArray, passed: ItemArray) -> Ranking:
+    """The ranking of these items, before which those were left out."""
+    return Ranking(items, passed.size, passed=passed)
 
 
 class Pool(Protocol):
@@ -91,7 +87,7 @@ class Popular:
 
     def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by number of likes, older items first among equals."""
-        return Ranking(*first_allowed(facts.population.popular, visitor.excluded, most))
+        return without(*first_allowed(facts.population.popular, visitor.excluded, most))
 
 
 class Fresh:
@@ -99,7 +95,7 @@ class Fresh:
 
     def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank by first appearance, the newest first."""
-        return Ranking(*first_allowed(facts.population.fresh, visitor.excluded, most))
+        return without(*first_allowed(facts.population.fresh, visitor.excluded, most))
 
 
 class Similar:
@@ -111,7 +107,7 @@ class Similar:
         lists = [population.neighbours[item] for item in visitor.recent.tolist()]
         if not lists:
             return Ranking(np.zeros(0, np.int32), 0)
-        return Ranking(
+        return without(
             *top_neighbours(
                 np.concatenate([neighbours.items for neighbours in lists]),
                 np.concatenate([neighbours.counts for neighbours in lists]),
@@ -168,7 +164,7 @@ def _best(scores: FloatArray, visitor: Visitor, most: int) -> Ranking:
     if filled == most:  # else all are better than what is missing
         last = best[filled - 1]
         better &= (theirs > scores[last]) | ((theirs == scores[last]) & (visitor.excluded < last))
-    return Ranking(best[:filled].astype(np.int32), int(better.sum()))
+    return without(best[:filled].astype(np.int32), visitor.excluded[better].astype(np.int32))
 
 
 KINDS: Mapping[str, Pool] = {
@@ -187,9 +183,6 @@ def pools_of(policy: Policy) -> dict[str, Pool]:
     """The pools of a policy that are asked by name: all but the external ones and the personal one."""
     asked = {name: pool.kind for name, pool in policy.pools.items() if pool.kind not in {"external", "personal"}}
     return {name: KINDS[kind] if kind in KINDS else plugged_in(kind) for name, kind in asked.items()}
-
-
-NOBODY = Visitor(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 PERSONAL_FIRST = Ranking(np.zeros(0, np.int32), 0)  # stands where the personal pool's is to come
@@ -217,51 +210,6 @@ class Gathered(NamedTuple):
         return [items[number] if number < size else strangers[number - size] for number in numbers.tolist()]
 
 
-def past_of(state: UserState, facts: Facts, at_ms: int) -> Past:
-    """What a user did with items of this version, latest first; what was ever liked is a like of that moment."""
-    find, size, likes = facts.population.number_of.get, facts.population.size, facts.policy.likes
-    latest: dict[int, int] = {}  # item number -> when
-    liked: dict[int, bool] = {}
-    for entry in reversed(state.history):
-        number = find(entry.item, size)
-        if number < size:
-            if number not in latest:
-                latest[number] = entry.at_ms
-                liked[number] = entry.action in likes
-            elif entry.action in likes and not liked[number]:
-                del latest[number], liked[number]
-                latest[number], liked[number] = entry.at_ms, True
-    count = len(latest)
-    ages = at_ms - np.fromiter(latest.values(), np.int64, count)
-    return Past(
-        np.fromiter(latest, np.int64, count),
-        np.maximum(ages, 0).astype(np.float64),
-        np.fromiter(liked.values(), np.float64, count),
-    )
-
-
-def visitor_of(state: UserState, request: Request, facts: Facts, at_ms: int, shown: Iterable[str] = ()) -> Visitor:
-    """Translate a user's history into the item numbers of this population version.
-
-    An item that the user has reacted to is not offered again, nor one that earlier pages have `shown`, nor one that
-    the catalogue bars at `at_ms`; one that this version does not know cannot be.
-    """
-    past = past_of(state, facts, at_ms)
-    excluded = np.sort(past.items)
-    numbers = [facts.population.number(item) for item in shown]
-    barred = facts.barred(at_ms)
-    if numbers or barred.size:
-        earlier = np.array([number for number in numbers if number is not None], np.int64)
-        excluded = np.unique(np.concatenate([excluded, earlier, barred]))
-    return Visitor(
-        past.items[past.liked > 0][: facts.policy.population.recent_likes],
-        excluded,
-        past,
-        facts.policy.blend.seed,
-        (request.user, request.request_id),
-    )
-
-
 def check_request(request: Request, policy: Policy) -> None:
     """Raise InputError for what a policy refuses of anybody: too many slots, or candidates of its own pools."""
     if request.slots > policy.blend.slots_max:
@@ -287,17 +235,20 @@ def gather(
     bars at `at_ms`, the log's time, is offered by none; at 0 that is all that ever had to wait.
 
     As many as slots are enough for any outcome: every entry that is read of a list ends in the feed, placed by
-    this pool or by another. Raises InputError as `check_request` does.
+    this pool or by another. Where rules thin or reorder lists, pools are asked for DEPTH times as many. Raises
+    InputError as `check_request` does.
     """
     arms = arms_of(facts.policy.experiments, request.user)
     facts = facts.under(arms)
-    policy, population, most = facts.policy, facts.population, request.slots
+    policy = facts.policy
+    most = request.slots * (DEPTH if policy.thins else 1)
     check_request(request, policy)
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
     asked = {**pools_of(policy), **replaced}
     personal = None if policy.personal in asked else policy.personal
-    visitor = visitor_of(state, request, facts, at_ms, shown) if asked or personal else NOBODY
+    left_out = filter_of(state, facts, at_ms, shown)
+    visitor = visitor_of(state, request, facts, at_ms, left_out) if asked or personal else NOBODY
     strangers: dict[str, int] = {}
     rankings = []
     for name in policy.pools:
@@ -308,27 +259,54 @@ def gather(
         elif name == personal:
             rankings.append(PERSONAL_FIRST)
         else:
-            brought = request.candidates.get(name)
-            offered = (item for item in dict.fromkeys(brought or ()) if item not in shown)
-            items = [item for item in offered if not facts.catalogue.barred(item, at_ms)]
-            left_out = len(set(brought or ())) - len(items)
-            rankings.append(Ranking(_numbers(items[:most], population, strangers), left_out, brought is None))
+            rankings.append(_brought(request.candidates.get(name), left_out, facts, strangers, most))
     weighing = None
     if personal is not None:
-        others = [ranking.items for name, ranking in zip(policy.pools, rankings, strict=True) if name != personal]
+        others = [
+            ranking.items[: request.slots]
+            for name, ranking in zip(policy.pools, rankings, strict=True)
+            if name != personal
+        ]
         names = request.user, request.request_id
         weighing = weigh(
             visitor.past, state.weights, visitor.excluded, others, facts, at_ms, names, list(strangers)
         )
-        if _is_ready(facts, weighing.layout.key, others, most):
+        if _is_ready(facts, weighing.layout.key, others, request.slots):
             best = weighing.items[:most].astype(np.int32)
             rankings[list(policy.pools).index(personal)] = Ranking(best, 0)
+    for rule in of_kind(policy.rules, DiverseRule).values():
+        orders = [diversified(ranking.items, rule, facts, list(strangers)) for ranking in rankings]
+        rankings = [of._replace(items=items, reordered=True) for of, items in zip(rankings, orders, strict=True)]
+    if policy.thins and not limiting(policy.rules):
+        rankings = [ranking._replace(items=ranking.items[: request.slots]) for ranking in rankings]
     lists = lists_of([ranking.items for ranking in rankings])
     return Gathered(facts, visitor, rankings, lists, list(strangers), weighing, arms)
 
 
 def _rank(_: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:
-    return pool.rank(visitor, facts, most)
+    ranking = pool.rank(visitor, facts, most)
+    if visitor.reasons is None:
+        return ranking
+    return ranking._replace(reasons=visitor.reasons.counted(ranking.passed))
+
+
+def _brought(
+    brought: list[str] | None, left_out: Filter, facts: Facts, strangers: dict[str, int], most: int
+) -> Ranking:
+    """The request's own candidates for a pool, the first of each, without those that are left out."""
+    items, passed, reasons = [], [], Counter[str]()
+    for item in dict.fromkeys(brought or ()):
+        reason = left_out.reason(item, facts)
+        if reason is None:
+            items.append(item)
+        else:
+            reasons[reason] += 1
+            passed.append(item)
+    numbers = _numbers(items[:most], facts.population, strangers)
+    if not facts.policy.filters:
+        return Ranking(numbers, len(passed), brought is None)
+    over = _numbers(passed, facts.population, strangers)
+    return Ranking(numbers, len(passed), brought is None, over, dict(reasons))
 
 
 def _own_rank(name: str, pool: Pool, visitor: Visitor, facts: Facts, most: int) -> Ranking:

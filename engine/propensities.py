@@ -32,6 +32,9 @@ def propensities(record: Decision, samples: int = SAMPLES) -> Propensities:
     key = key_of(record.seed, record.request.user, record.request.request_id, "propensities")
     page = conditions_of(record)
     found = propensities_of(posterior_of(record), rules_of(record), lists_read(record), samples, key, page)
+    if record.caps and len(found.chances) > len(record.slot_pools):
+        filled = len(record.slot_pools)  # what else there was is of groups that are full
+        found = found._replace(chances=found.chances[:filled], errors=found.errors[:filled])
     if len(found.chances) != len(record.slot_pools):
         raise ValueError(f"its lists fill {len(found.chances)} slots, and it has {len(record.slot_pools)}")
     return found

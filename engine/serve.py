@@ -13,8 +13,20 @@ from blending.posterior import Beta, capped, updated
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray
+from engine.caps import (
+    Fitted,
+    Grouping,
+    Limit,
+    as_offered,
+    fitted,
+    given_way,
+    least_given_way,
+    limits_of,
+    ranked_of,
+    recorded,
+)
 from engine.considered import considered_of
-from engine.decision import Decision, PoolPart, draws_of_slots, verdict_letters
+from engine.decision import Decision, PoolPart, draws_of_slots, read_of, verdict_letters
 from engine.errors import InputError
 from engine.events import SLOTS_MAX, Request
 from engine.evidence import NOTHING, evidence_at, session_at
@@ -24,9 +36,24 @@ from engine.page import Degraded, degraded_of, page_of, slot_rules, wanted_of
 from engine.policy import Policy
 from engine.pools import Gathered
 from engine.priors import mixed_chance, prior_for
+from engine.stages import stages_of
 from engine.state import Cell, Cursor, Tally, UserState
 
 MODES: Mapping[str, Mode] = {"feed": "drawn", "slot": "drawn", "mean": "expected", "fixed": "fixed"}
+
+
+class Tried(NamedTuple):
+    """A page that was tried: what limited it, what was offered, what it kept to, and what came of it."""
+
+    limits: list[Limit]
+    offer: Fitted
+    page: Page
+    made: Blend
+
+    @property
+    def length(self) -> int:
+        """How many slots it fills."""
+        return self.made.slot_pools.size
 
 
 class Beliefs(NamedTuple):
@@ -60,35 +87,53 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
     start = len(cursor.items) if cursor else 0
     if start + request.slots > SLOTS_MAX:
         raise InputError(f"a feed has at most {SLOTS_MAX} slots on all its pages: begin a new one")
-    first, delays = not any(state.served.values()), facts.delays
-    own = _table(policy, evidence_at(state, at_ms, policy.memory, delays))
-    if cursor:
-        beliefs = _continued(cursor)
-    else:
-        session = None
-        if settings.session_strength > 0.0:
-            session = _table(policy, session_at(state, at_ms, policy.memory, delays))
-        cohort = cohort_of(policy, request.context, first=first)
-        beliefs = _beliefs(state, cohort, own, session, facts)
+    first = not any(state.served.values())
+    own = _table(policy, evidence_at(state, at_ms, policy.memory, facts.delays))
+    cohort = cohort_of(policy, request.context, first=first)
+    beliefs = _continued(cursor) if cursor else _beliefs(state, cohort, own, facts, at_ms)
     views = np.fmax.reduce(own[1], axis=1, initial=0.0)  # what is not a number counts as nothing
     long_run = rounded_floors(policy, facts.population.floors, request.slots, request.user, request.request_id)
     wanted = wanted_of(policy, request.slots, start, views, long_run, first=first)
     conditions = start > 0 or not wanted.nothing
-    page = page_of(policy, wanted, gathered.lists.stock, beliefs.before, start) if conditions else WHOLE
     feed = cursor.feed if cursor else request.request_id
     key = key_of(settings.seed, request.user, feed)
     rules = _rules(facts, beliefs, start + request.slots, request.slots)
     unfit = beliefs.mode != MODES[settings.draw]  # of the page before
-    try:
-        made = blend(beliefs.posterior, rules, gathered.lists, key, page)
-    except ValueError:
-        unfit = True
-        beliefs = _without(beliefs, policy)
-        rules = rules._replace(mode=beliefs.mode, fallback=beliefs.fallback, draws=1)
-        made = blend(beliefs.posterior, rules, gathered.lists, key, page)
-    failed = [Degraded("posterior", "", 0, 0)] if unfit else []
+    limited = limits_of(policy, request.slots)
+    grouping = Grouping(facts, gathered.strangers, at_ms)
+    rankings = [ranking.items for ranking in gathered.rankings]
+    ranked = ranked_of(rankings, grouping) if limited else None
+
+    def attempt(limits: list[Limit]) -> Tried:
+        nonlocal beliefs, rules, unfit
+        offer = as_offered(rankings, gathered.lists)
+        if ranked is not None:
+            offer = fitted(ranked, limits, len(limited), request.slots)
+        page = WHOLE
+        if conditions:
+            page = page_of(policy, wanted, offer.lists.stock, beliefs.before, start)
+        page = page._replace(groups=offer.groups, rooms=offer.rooms)
+        try:
+            made = blend(beliefs.posterior, rules, offer.lists, key, page)
+        except ValueError:
+            unfit = True
+            beliefs = _without(beliefs, policy)
+            rules = rules._replace(mode=beliefs.mode, fallback=beliefs.fallback, draws=1)
+            made = blend(beliefs.posterior, rules, offer.lists, key, page)
+        return Tried(limits, offer, page, made)
+
+    tried = least_given_way(limited, request.slots, attempt)
+    limits, offer, page, made = tried
+    stages = stages_of(policy, grouping, gathered.rankings, offer, made.verdicts)
+    if ranked is not None:
+        offered = zip(gathered.rankings, offer.rankings, strict=True)
+        gathered = gathered._replace(
+            rankings=[of._replace(items=items) for of, items in offered], lists=offer.lists
+        )
     wished = intended(made, rules, gathered.lists, key, page)
-    parts = _parts(state, request, beliefs, made, gathered, page, wished)
+    caps, groups = recorded(offer, ranked, limits, read_of(made)) if ranked and limits else (UNSET, [])
+    parts = _parts(state, request, beliefs, tried, gathered, wished, groups, stages)
+    placed = gathered.lists.items[made.slot_pools, made.slot_ranks]
     slots = zip(made.slot_pools.tolist(), made.slot_ranks.tolist(), strict=True)
     return Decision(
         request=replace(request, candidates={}) if request.candidates else request,
@@ -111,7 +156,9 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         rewards=list(policy.rewards.values()),
         pools=parts,
         pinned=[(slot, pool) for slot, pool in enumerate(page.pinned.tolist()) if pool >= 0],
-        degraded=failed + degraded_of(policy, wanted, gathered.lists.stock, made),
+        degraded=([Degraded("posterior", "", 0, 0)] if unfit else [])
+        + degraded_of(policy, wanted, gathered.lists.stock, made)
+        + given_way(policy, grouping, placed),
         slot_items=[parts[pool].items[rank] for pool, rank in slots],
         slot_pools=made.slot_pools.tolist(),
         slot_rules=slot_rules(
@@ -120,6 +167,7 @@ def serve(state: UserState, request: Request, gathered: Gathered, at_ms: int) ->
         slot_offers=offering(*gathered.lists, made.placed).tolist(),
         considered=considered_of(gathered, made, state, policy),
         arms=dict(gathered.arms) or UNSET,
+        caps=caps,
     )
 
 
@@ -146,12 +194,13 @@ def _continued(cursor: Cursor) -> Beliefs:
     )
 
 
-def _beliefs(state: UserState, cohort: str, own: FloatArray, session: FloatArray | None, facts: Facts) -> Beliefs:
-    """What is believed for a feed's first page; `own` and `session` are the user's S and E, (2, pools, actions)."""
+def _beliefs(state: UserState, cohort: str, own: FloatArray, facts: Facts, at_ms: int) -> Beliefs:
+    """What is believed for a feed's first page; `own` are the user's S and E, (2, pools, actions)."""
     policy, settings = facts.policy, facts.policy.blend
     prior, levels = prior_for(state, facts, cohort, own)
     posterior, strength = updated(prior, *own), prior.alpha + prior.beta
-    if session is not None:
+    if settings.session_strength > 0.0:
+        session = _table(policy, session_at(state, at_ms, policy.memory, facts.delays))
         known = capped(posterior, settings.session_strength)
         strength *= (known.alpha + known.beta) / (posterior.alpha + posterior.beta)
         posterior = updated(known, *session)
@@ -210,13 +259,14 @@ def _parts(
     state: UserState,
     request: Request,
     beliefs: Beliefs,
-    made: Blend,
+    tried: Tried,
     gathered: Gathered,
-    page: Page,
     wished: IntArray,
+    groups: list[list[list[int]]],
+    stages: list[dict[str, list[int]]],
 ) -> list[PoolPart]:
     """Each pool's part of the record, in the policy's order."""
-    facts, slots = gathered.facts, request.slots
+    facts, slots, page, made = gathered.facts, request.slots, tried.page, tried.made
     policy, population, delays, shadow = facts.policy, facts.population, facts.delays, facts.policy.blend.shadow
     strength = np.round(beliefs.strength, 3).tolist()  # to be read, and short: the posterior has it to the last bit
     alpha, beta, rates = (table.tolist() for table in (*beliefs.posterior, made.rates.swapaxes(0, 1)))
@@ -247,6 +297,11 @@ def _parts(
                 missing=ranking.missing,
                 listed=gathered.names(ranking.items) if shadow else [],
                 listed_views=population.shadow_views.get(name, 0) if shadow else 0,
+                filtered_by=dict(ranking.reasons),
+                thinned=tried.offer.thinned[pool],
+                groups=groups[pool] if groups else [],
+                reordered=ranking.reordered,
+                stages=stages[pool],
             )
         )
     return parts

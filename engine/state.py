@@ -132,6 +132,14 @@ class Reacted(Struct, frozen=True, gc=False, array_like=True, order=True):
     action: str
 
 
+class Viewed(Struct, frozen=True, gc=False, array_like=True, order=True):
+    """One view of an item in a feed, ordered by (event time, event id)."""
+
+    at_ms: int
+    event_id: str
+    item: str
+
+
 class Waiting(Struct, frozen=True, gc=False, array_like=True):
     """A reaction that came before its decision."""
 
@@ -174,7 +182,7 @@ class UserState(Struct, frozen=True, gc=False, kw_only=True):
     `closed` is the evidence of closed decisions by (pool, action); `ledger` holds the open ones by request id,
     oldest first; `history` is sorted; `served` counts the slots of all decisions by pool; `taught` is
     what the population's evidence of newcomers holds of this user; `cursor` is where the last feed ended;
-    `weights` are the user's own.
+    `weights` are the user's own. `hidden` are reactions that hide something and `views` what was seen, both sorted.
     """
 
     closed: Mapping[Cell, ClosedTally] = {}
@@ -185,6 +193,8 @@ class UserState(Struct, frozen=True, gc=False, kw_only=True):
     taught: Mapping[CohortCell, Taught] = {}
     cursor: Cursor | None = None
     weights: UserWeights | None = None
+    hidden: tuple[Reacted, ...] = ()
+    views: tuple[Viewed, ...] = ()
 
 
 class ViewLesson(Struct, frozen=True, gc=False, array_like=True, tag="view"):

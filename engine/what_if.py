@@ -10,11 +10,12 @@ from blending.placement import Placement, placement_of, places_of
 from blending.propensity import propensities_of
 from blending.randomness import key_of
 from blending.types import FloatArray, IntArray
-from engine.decision import Decision, conditions_of, posterior_of, rules_of
+from engine.decision import Decision, conditions_of, lists_read, posterior_of, rules_of
 from engine.errors import InputError
 from engine.events import Request
 from engine.experiments import arms_of
 from engine.facts import Facts
+from engine.groups import limiting
 from engine.offline.off_policy import NOTHING
 from engine.policy import BlendPolicy, Policy, PoolPolicy
 from engine.pools import Gathered, gather
@@ -47,6 +48,9 @@ BLENDING = (
 
 class UnsupportedError(InputError):
     """A log cannot speak of a policy, whatever the log holds; the message says why."""
+
+
+UNREAD_FROM = 1 << 30  # numbers of items that nobody read, far beyond those of any population
 
 
 class Matching(NamedTuple):
@@ -163,9 +167,14 @@ def evidence_of(
     kinds = {part.pool: number for number, part in enumerate(record.pools)}
     for part in made.pools:
         kinds.setdefault(part.pool, len(kinds))
-    pages = [(record, gathered.lists), (made, _renumbered(offered, gathered))]
+    numbers = _Numbers(gathered)
+    lists = gathered.lists
+    if limiting(gathered.facts.policy.rules):
+        lists = numbers.of_read(record)
+    of_made = numbers.of_read(made) if limiting(offered.facts.policy.rules) else numbers.of_offered(offered)
+    pages = [(record, lists), (made, of_made)]
     if how.explored_only:
-        pages.append((replace(record, epsilon=1.0), gathered.lists))
+        pages.append((replace(record, epsilon=1.0), lists))
     found = [_placed(page, lists, how, key, kinds) for page, lists in pages]
     pools, held = np.array([one.pools for one in found]), np.array(record.slot_pools, np.int64)
     worth, worths = np.zeros(request.slots), np.array([one.worths for one in found[:2]])
@@ -176,7 +185,7 @@ def evidence_of(
         chances = np.zeros((len(found), request.slots, items.size))
         for table, one in zip(chances, found, strict=True):
             table[:, np.searchsorted(items, one.items)] = one.chances
-        held = np.searchsorted(items, _shown(record, gathered))
+        held = np.searchsorted(items, [numbers.of(item) for item in record.slot_items])
     log = chances[2 if how.explored_only else 0]
     slots = np.arange(held.size)
     there = log[slots, held]
@@ -200,7 +209,7 @@ def _placed(record: Decision, lists: Lists, how: Matching, key: np.uint64, kinds
     """How likely each kind of pool, and each item if these are matched, was to have each slot of a whole page."""
     given = posterior_of(record), rules_of(record), lists, how.samples, key, conditions_of(record)
     if how.match == "pool" and how.delta == 1.0:
-        chances = propensities_of(*given).chances
+        chances = propensities_of(*given).chances[: record.request.slots]
         found = Placement(chances, chances, lists.items[:0, 0], np.zeros((0, 0)))
     else:
         found = placement_of(*given, delta=how.delta)
@@ -210,28 +219,36 @@ def _placed(record: Decision, lists: Lists, how: Matching, key: np.uint64, kinds
     return found._replace(pools=pools, worths=worths)
 
 
-def _renumbered(offered: Gathered, gathered: Gathered) -> Lists:
-    """The lists of `offered`, items that no version knows numbered as in `gathered`, or after those."""
-    size = gathered.facts.population.size
-    numbers = {name: size + number for number, name in enumerate(gathered.strangers)}
-    if offered.strangers == gathered.strangers:
-        return offered.lists
-    own = [numbers.setdefault(name, size + len(numbers)) for name in offered.strangers]
-    items = offered.lists.items.copy()
-    unknown = items >= size
-    items[unknown] = np.array(own, np.int32)[items[unknown] - size]
-    return Lists(items, offered.lists.stock)
+class _Numbers:
+    """Item numbers of one request, the same for every policy: a population's, then those of unknown items."""
 
+    def __init__(self, gathered: Gathered) -> None:
+        """As the log's pools have them."""
+        self._number = gathered.facts.population.number
+        self._size = gathered.facts.population.size
+        self._strangers = {name: self._size + at for at, name in enumerate(gathered.strangers)}
+        self._unread = UNREAD_FROM
 
-def _shown(record: Decision, gathered: Gathered) -> IntArray:
-    """The numbers of the items of a page. Raises ValueError where the pools did not offer them."""
-    population = gathered.facts.population
-    strangers = {name: population.size + number for number, name in enumerate(gathered.strangers)}
-    numbers = []
-    for item in record.slot_items:
-        number = population.number(item)
-        number = strangers.get(item) if number is None else number
-        if number is None:
-            raise ValueError(f"item {item} was in no pool's list")
-        numbers.append(number)
-    return np.array(numbers, np.int64)
+    def of(self, item: str) -> int:
+        """An item's number, a new one if it has none."""
+        number = self._number(item)
+        return self._strangers.setdefault(item, self._size + len(self._strangers)) if number is None else number
+
+    def of_offered(self, offered: Gathered) -> Lists:
+        """The lists that pools offer."""
+        items = offered.lists.items.copy()
+        unknown = items >= self._size
+        own = np.array([self.of(name) for name in offered.strangers], np.int32)
+        items[unknown] = own[items[unknown] - self._size]
+        return Lists(items, offered.lists.stock)
+
+    def of_read(self, record: Decision) -> Lists:
+        """The lists of a page that rules thinned, as far as they were read; what was not is an item of its own."""
+        lists = lists_read(record)
+        items = lists.items.copy()
+        for row, part in zip(items, record.pools, strict=True):
+            row[: len(part.items)] = [self.of(item) for item in part.items]
+            unread = part.stock - len(part.items)
+            row[len(part.items) : part.stock] = np.arange(self._unread, self._unread + unread)
+            self._unread += unread
+        return Lists(items, lists.stock)

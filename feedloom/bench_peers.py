@@ -70,9 +70,9 @@ def our_call() -> Call:
 def arguments() -> tuple[Any, ...]:
     """What `blended` takes, but for the key."""
     given = (REWARDS, returns_table(SLOTS, None), equal_shares(POOLS), DRAWN, 0.0)
-    lists = lists_of(rankings())
+    lists, page = lists_of(rankings()), (WHOLE.limits, WHOLE.groups, WHOLE.rooms, WHOLE.pinned, WHOLE.pinned)
     results = np.empty((1, POOLS, ACTIONS)), np.empty((2, SLOTS), np.int64), np.empty(lists.items.shape, np.int64)
-    return (*posterior(), 1.0, *given, *lists, WHOLE.limits, WHOLE.pinned, WHOLE.pinned, 0, *results)
+    return (*posterior(), 1.0, *given, *lists, *page, 0, *results)
 
 
 def posterior(actions: int = ACTIONS) -> Beta:
@@ -293,6 +293,8 @@ def _no_feed(
     _items: ItemArray,
     _stock: IntArray,
     _limits: IntArray,
+    _groups: ItemArray,
+    _rooms: IntArray,
     _plan: IntArray,
     _pinned: IntArray,
     _start: int,

@@ -20,6 +20,7 @@ from feedloom.dead_letters_command import dead_letters
 from feedloom.doctor import examine
 from feedloom.experiments_command import experiments
 from feedloom.explain import explain
+from feedloom.funnel_command import funnel_command
 from feedloom.interaction_log import CATEGORY_VALUES_MAX, item_updates, read_items, read_log
 from feedloom.kafka_commands import COMMANDS
 from feedloom.movielens import movielens
@@ -338,6 +339,7 @@ for command in (
     dead_letters,
     experiments,
     explain,
+    funnel_command,
     policy,
     propensities_command,
     serve_command,

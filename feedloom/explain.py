@@ -38,7 +38,7 @@ def recorded(folder: Path, request_id: str, user: str | None) -> Decision:
     """The last decision of this request. Raises InputError unless there is one, of one user."""
     found = {
         record.request.user: record
-        for record in _decisions(folder)
+        for record in decisions_of(folder)
         if record.request.request_id == request_id and user in (None, record.request.user)
     }
     if not found:
@@ -50,7 +50,8 @@ def recorded(folder: Path, request_id: str, user: str | None) -> Decision:
     return next(iter(found.values()))
 
 
-def _decisions(folder: Path) -> Iterator[Decision]:
+def decisions_of(folder: Path) -> Iterator[Decision]:
+    """The decisions of a recording, in order. Raises InputError for what is none."""
     for line in read_topic(folder, "feeds"):
         if not isinstance(line.value, Decision):
             raise InputError(f"{line.place}: not a decision")
@@ -69,15 +70,35 @@ def print_explanation(found: Explanation, console: Console) -> None:
         slots.add_row(*map(Text, (*place, f"{why.utility:.4g}", likely)))
     console.print(slots if found.slots else Text("no pool had an item left for it"))
     pools = _grid(
-        "pool", "action", "alpha", "beta", "mean", "prior's share", "intended", "realised", "stock", "duplicates"
+        "pool",
+        "action",
+        "alpha",
+        "beta",
+        "mean",
+        "prior's share",
+        "intended",
+        "realised",
+        "stock",
+        "duplicates",
+        "capped",
     )
     for of in found.pools:
-        counts = (of.intended, of.realised, of.stock, of.duplicates)
+        counts = (of.intended, of.realised, of.stock, of.duplicates, of.capped)
         pools.add_row(Text(of.pool), *_columns(of.posterior), *map(str, counts))
     console.print(pools)
+    for of in found.pools:
+        left_out = {**of.filtered_by, **of.thinned}
+        if left_out:
+            told = ", ".join(f"{name} {count}" for name, count in left_out.items())
+            console.print(Text(f"{of.pool} left out: {told}"), soft_wrap=True)
+    for cap in found.caps:
+        full = ", ".join(cap.full) or "none"
+        console.print(Text(f"{cap.rule}: at most {cap.most} of a group; full are {full}"), soft_wrap=True)
     for rule, pool, wanted, got in map(astuple, found.degraded):
         what = "beliefs could not be drawn from: fixed ratios" if rule == "posterior" else f"{rule} of {pool}"
-        console.print(Text(what if rule == "posterior" else f"{what} could not be kept: {got} slots, not {wanted}"))
+        counted = "alike" if rule == "item_cap" else "slots"
+        kept = f"{what} could not be kept: {got} {counted}, not {wanted}"
+        console.print(Text(what if rule == "posterior" else kept))
     exact = "exact" if found.samples == 0 else f"from {found.samples} redraws (± is one standard error)"
     known = "not known of this page" if found.method is None else f"by {found.method}, {exact}"
     console.print(Text(f"slots and ranks count from 0; propensities {known}"), soft_wrap=True)

@@ -3,6 +3,7 @@
 import inspect
 import re
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -31,7 +32,7 @@ def comments_of(kind: type[Struct]) -> dict[str, str]:
 
 
 def tables() -> dict[str, type[Struct]]:
-    """The tables of a policy file, in their order; NAME stands for a name of one's own."""
+    """The tables of a policy file, as their headings, in their order; NAME stands for a name of one's own."""
     found: dict[str, type[Struct]] = {}
     for table, kind in get_type_hints(Policy).items():
         if table in Policy.__struct_fields__:
@@ -42,11 +43,18 @@ def tables() -> dict[str, type[Struct]]:
 def _add(found: dict[str, type[Struct]], place: str, kind: Any) -> None:
     if get_origin(kind) is dict:
         _add(found, f"{place}.NAME", get_args(kind)[1])
-    elif isinstance(kind, type) and issubclass(kind, Struct):
-        found[place] = kind
+    elif isinstance(kind, UnionType):
+        for one in filter(_is_table, get_args(kind)):
+            found[f"`[{place}]` of kind `{one.__struct_config__.tag}`"] = one
+    elif _is_table(kind):
+        found[f"`[{place}]`"] = kind
         for field, inner in get_type_hints(kind).items():
             if field in kind.__struct_fields__ and get_origin(inner) is dict:
                 _add(found, f"{place}.{field}", inner)
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
 
 
 def document_schema() -> dict[str, Any]:
@@ -75,7 +83,7 @@ def page() -> str:
         doc = inspect.cleandoc(kind.__doc__ or "").split("\n\n")
         lines += [
             "",
-            f"## `[{place}]`",
+            f"## {place}",
             "",
             doc[0].partition(": ")[2] or doc[0],
             *[f"\n{more}" for more in doc[1:]],

@@ -15,7 +15,8 @@ from blending.sampling import uniforms_of
 from blending.types import IntArray
 from engine.facts import Facts
 from engine.kernels import first_allowed
-from engine.pools import Ranking, Visitor
+from engine.pools import Ranking, without
+from engine.visitor import Visitor
 from simulator.interactions import Interaction
 
 
@@ -32,7 +33,7 @@ class RandomPool(NamedTuple):
     def rank(self, visitor: Visitor, facts: Facts, most: int) -> Ranking:
         """Rank the whole catalogue at random."""
         order = random_order(self.key, facts.population.size).astype(np.int32)
-        return Ranking(*first_allowed(order, visitor.excluded, most))
+        return without(*first_allowed(order, visitor.excluded, most))
 
 
 def sessions(rows: Sequence[Interaction], within_ms: int) -> list[list[int]]:

@@ -149,7 +149,7 @@ class EmbeddedRunner:
     def _fold(self, user: str, value: Decision | Reaction, at_ms: int) -> Outcome:
         policy = self._facts.policy
         lessons = self._close_due(at_ms)
-        folded = fold(self.state(user), value, at_ms, policy.memory)
+        folded = fold(self.state(user), value, at_ms, policy.memory, policy.hides)
         self._staged[user] = folded.state
         self.sums.absorb(lessons + folded.lessons, at_ms, policy)
         if folded.outcome == "adopted":

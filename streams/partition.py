@@ -151,7 +151,7 @@ class Partition:
         elif isinstance(reaction, Switch):
             self._switch(reaction.number)
         elif reaction is not None and not self.exclusions.hold(reaction.user, record.at_ms):
-            folded = fold(self.state(reaction.user), reaction, record.at_ms, self.policy.memory)
+            folded = fold(self.state(reaction.user), reaction, record.at_ms, self.policy.memory, self.policy.hides)
             self._users[reaction.user] = folded.state
             self._absorb(folded.lessons)
         return messages
@@ -282,12 +282,12 @@ class Partition:
         user = decision.request.user
         if decision.at_ms <= self.exclusions.erased.get(user, -1):
             return
-        memory = self._revisions.made_under(decision.policy_version).memory
-        folded = fold(self.state(user), decision, decision.at_ms, memory)
+        policy = self._revisions.made_under(decision.policy_version)
+        folded = fold(self.state(user), decision, decision.at_ms, policy.memory, policy.hides)
         self._users[user] = folded.state
         self._absorb(folded.lessons)
         if folded.outcome == "adopted":
-            due = (decision.at_ms + memory.window_ms, user)
+            due = (decision.at_ms + policy.memory.window_ms, user)
             heappush(self._due, due)
             self._now_due.append(due)
 

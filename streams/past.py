@@ -12,6 +12,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Reaction, Request
 from engine.facts import Facts
+from engine.groups import limiting
 from engine.policy import Policy
 from engine.pools import Gathered, gather
 from engine.state import UserState
@@ -105,10 +106,12 @@ def _ranked(folder: Path, topic: Topic, rank: int) -> Iterator[tuple[int, int, I
 
 
 def unlike(record: Decision, gathered: Gathered) -> str | None:
-    """A pool whose list is not the one that a decision was made of; None where all are."""
+    """A pool whose list is not the one that a decision was made of, thinned by rules or not; None where all are."""
+    thinned = bool(limiting(gathered.facts.policy.rules))
     for part, ranking in zip(record.pools, gathered.rankings, strict=True):
-        read = gathered.names(ranking.items[: len(part.items)])
-        if ranking.items.size != part.stock or read != part.items:
+        offered = iter(gathered.names(ranking.items if thinned else ranking.items[: len(part.items)]))
+        in_order = all(item in offered for item in part.items)  # each is looked for after the one before
+        if not in_order or (ranking.items.size < part.stock if thinned else ranking.items.size != part.stock):
             return part.pool
     return None
 

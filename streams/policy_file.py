@@ -56,7 +56,8 @@ def _convert(value: object, kind: type[T], path: Path, place: list[str]) -> T:
 
 def _refused(reason: str, keys: list[str], path: Path, value: object, place: list[str]) -> RefusedError:
     """What is wrong, where, and the nearest right word if there is one."""
-    kind, table, help_ = _type_at(keys), _table_at(value, keys[len(place) :]), "policy.toml lists every key"
+    table, help_ = _table_at(value, keys[len(place) :]), "policy.toml lists every key"
+    kind = _type_at(keys, table)
     spot = keys
     if reason.startswith(UNKNOWN):
         word = reason.removeprefix(UNKNOWN).strip(" `")
@@ -86,8 +87,8 @@ def _table_at(value: Any, keys: list[str]) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _type_at(keys: list[str]) -> Any:
-    """The type of what stands at this path; None for what has no type of ours."""
+def _type_at(keys: list[str], table: dict[str, object]) -> Any:
+    """The type of what stands at this path, with these keys in it; None for what has no type of ours."""
     kind: Any = Policy
     for key in keys:
         if isinstance(kind, type) and issubclass(kind, Struct):
@@ -96,9 +97,11 @@ def _type_at(keys: list[str]) -> Any:
             kind = get_args(kind)[1]
         else:
             kind = None
-    return kind
+    kinds = [of for of in get_args(kind) if isinstance(of, type) and issubclass(of, Struct)]
+    named = [of for of in kinds if of.__struct_config__.tag == table.get("kind")]
+    return named[0] if named else kind
 
 
 def _choices_at(keys: list[str]) -> list[str]:
-    kind = _type_at(keys)
+    kind = _type_at(keys, {})
     return [str(choice) for choice in get_args(kind)] if get_origin(kind) is Literal else []

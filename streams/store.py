@@ -29,6 +29,7 @@ from engine.state import (
     Taught,
     UserState,
     UserWeights,
+    Viewed,
     Waiting,
 )
 from streams.checkpoint_notes import LINEAGE, NOTE, OWN, CheckpointNotes
@@ -87,7 +88,10 @@ class Changes(NamedTuple):
 
 
 class _UserRecord(Struct, frozen=True, array_like=True):
-    """A user's state but for the open decisions, of which it has the ids in their order."""
+    """A user's state but for the open decisions, of which it has the ids in their order.
+
+    The last two are left out where both are empty.
+    """
 
     closed: dict[Cell, ClosedTally]
     history: tuple[Reacted, ...]
@@ -97,6 +101,8 @@ class _UserRecord(Struct, frozen=True, array_like=True):
     cursor: Cursor | None
     weights: UserWeights | None
     open: tuple[str, ...]
+    hidden: tuple[Reacted, ...] = ()
+    views: tuple[Viewed, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -215,6 +221,8 @@ class PartitionStore:
             taught=record.taught,
             cursor=record.cursor,
             weights=record.weights,
+            hidden=record.hidden,
+            views=record.views,
         )
 
     def due(self) -> Iterator[tuple[int, str]]:
@@ -366,8 +374,11 @@ def _put_user(batch: _Batch, user: str, old: UserState, new: UserState) -> None:
         or old.taught is not new.taught
         or old.cursor is not new.cursor
         or old.weights is not new.weights
+        or old.hidden is not new.hidden
+        or old.views is not new.views
         or old.ledger.keys() != new.ledger.keys()
     ):
         ids = tuple(new.ledger)
         record = (new.closed, new.history, new.waiting, new.served, new.taught, new.cursor, new.weights, ids)
-        batch.put(USER + user.encode(), _encoder.encode(record))
+        later = (new.hidden, new.views) if new.hidden or new.views else ()
+        batch.put(USER + user.encode(), _encoder.encode((*record, *later)))

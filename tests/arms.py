@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from blending.blend import NO_LIMITS, NO_PLAN, Lists, lists_of
+from blending.blend import NO_GROUPS, NO_LIMITS, NO_PLAN, Lists, lists_of
 from blending.kernels import allocate, weighed
 from blending.posterior import Beta
 from blending.sampling import EXPLORE_STREAM, draw_rates, uniform_at
@@ -77,6 +77,8 @@ class Offer(NamedTuple):
     limits: np.ndarray = NO_LIMITS
     plan: np.ndarray = NO_PLAN
     start: int = 0
+    groups: np.ndarray = NO_GROUPS
+    rooms: np.ndarray = NO_PLAN
 
     @property
     def rankings(self) -> list[list[int]]:
@@ -103,10 +105,21 @@ class Offer(NamedTuple):
     def allocated(self, chances: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """What `allocate` makes of it."""
         table = np.zeros((0, 0)) if chances is None else chances
-        head = (self.utilities, self.falls, self.ties, self.returns, *self.lists, self.limits, self.plan)
+        head = (
+            self.utilities,
+            self.falls,
+            self.ties,
+            self.returns,
+            *self.lists,
+            self.limits,
+            self.groups,
+            self.rooms,
+        )
         placed = np.empty((2, self.slots), np.int64)
         verdicts = np.empty(self.lists.items.shape, np.int64)
-        length = allocate(*head, self.slots, self.explored, self.start, self.key, table, placed, verdicts)
+        length = allocate(
+            *head, self.plan, self.slots, self.explored, self.start, self.key, table, placed, verdicts
+        )
         return placed[:, :length], verdicts
 
 
@@ -128,6 +141,7 @@ class PlainAllocation:
         self.plan = offer.plan.tolist() or [-1] * offer.slots
         self.slots: list[tuple[int, int]] = []
         self.shown: set[int] = set()
+        self.grouped: list[int] = []  # of the items that stand in the feed, a mention each
         self.verdicts = ["" for _ in self.pools]
         self.chances: list[dict[int, Fraction]] = []
 
@@ -168,10 +182,21 @@ class PlainAllocation:
     def read(self, pool: int) -> None:
         """Read the next entry of a list, and place its item unless it stands there already."""
         rank, item = self.unread[pool].pop(0)
-        self.verdicts[pool] += "d" if item in self.shown else "p"
-        if item not in self.shown:
+        verdict = self.verdict(pool, rank, item)
+        self.verdicts[pool] += verdict
+        if verdict == "p":
             self.slots.append((pool, rank))
             self.shown.add(item)
+            self.grouped += self.groups_of(pool, rank)
+
+    def groups_of(self, pool: int, rank: int) -> list[int]:
+        """The groups of an entry."""
+        return [group for group in self.offer.groups[pool, rank] if group >= 0] if self.offer.groups.size else []
+
+    def verdict(self, pool: int, rank: int, item: int) -> str:
+        """Placed, a duplicate, or of a group of which the page holds as many as it may."""
+        full = any(self.grouped.count(of) >= self.offer.rooms[of] for of in self.groups_of(pool, rank))
+        return "d" if item in self.shown else "c" if full else "p"
 
     def fill(self) -> None:
         """Fill one slot, or read one entry that stands in the feed already."""
@@ -183,7 +208,7 @@ class PlainAllocation:
             return
         if self.offer.explored:
             for pool in self.pools:
-                while self.unread[pool] and self.unread[pool][0][1] in self.shown:
+                while self.unread[pool] and self.verdict(pool, *self.unread[pool][0]) != "p":
                     self.read(pool)
             if not any(self.unread):
                 return
@@ -206,8 +231,8 @@ def plain_allocation(offer: Offer) -> Plain:
 
 
 def letters(verdicts: np.ndarray) -> list[str]:
-    """Verdicts as words of p and d; anything after the first unread entry would show as a dot."""
-    return ["".join(".pd"[verdict] for verdict in row).rstrip(".") for row in verdicts.tolist()]
+    """Verdicts as words of p, d and c; anything after the first unread entry would show as a dot."""
+    return ["".join(".pdc"[verdict] for verdict in row).rstrip(".") for row in verdicts.tolist()]
 
 
 def chances_table(plain: Plain, slots: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from arms import SEED
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from blending.blend import Blend, Page, Rules, blend, fallen, intended, lists_of
 from blending.delay import Delay
@@ -12,6 +13,7 @@ from blending.kernels import offering
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
+from engine.cap_record import Cap, tables_of
 from engine.decision import Decision, PoolPart, verdict_letters
 from engine.events import Request
 from engine.page import slot_rules
@@ -23,7 +25,8 @@ class Case:
     def __init__(self, alpha: Any, beta: Any, lists: list[str], slots: int, **more: Any) -> None:
         """Items have one letter; `more` are rewards, delta (None: Webster's), draws, epsilon, temperature.
 
-        And mode, order and fallback; floors, caps and before, numbers by pool; pinned, pairs of slot and pool.
+        And mode, order and fallback; floors, caps and before, numbers by pool; pinned, pairs of slot and pool;
+        groups, the numbers of each item's, and most, how many of each a page may hold.
         """
         self.posterior = Beta(*(np.array(given, float).reshape(len(lists), -1) for given in (alpha, beta)))
         self.delta, self.slots, self.items = more.get("delta", 1.0), slots, lists
@@ -46,7 +49,16 @@ class Case:
         for slot, pool in self.pinned:
             pins[slot] = pool
         free = not {"before", "floors", "caps"} & more.keys()
-        self.page = Page(np.array(limits, np.int64)[:, : 0 if free else None].copy(), pins, self.start)
+        self.groups: dict[str, list[int]] = more.get("groups", {})
+        self.caps = []
+        if self.groups:
+            numbers = [number for row in self.groups.values() for number in row]
+            width = max(map(len, self.groups.values()))
+            self.caps = [Cap("alike", more["most"], width, [str(number) for number in range(max(numbers) + 1)])]
+        entries = [[self.groups.get(item, []) for item in items[:slots]] for items in lists]
+        groups, rooms = tables_of(self.caps, entries, max(map(len, entries)))
+        limited = np.array(limits, np.int64)[:, : 0 if free else None].copy()
+        self.page = Page(limited, pins, self.start, groups, rooms)
 
     def made(self, name: str) -> Blend:
         """The blend of a request of this name."""
@@ -97,6 +109,9 @@ class Case:
                     before=limits[pool][0],
                     floor=limits[pool][1],
                     cap=limits[pool][2],
+                    groups=[self.groups.get(item, []) for item in self.items[pool][: len(read)]]
+                    if self.caps
+                    else [],
                 )
                 for pool, read in enumerate(letters)
             ],
@@ -106,6 +121,7 @@ class Case:
             slot_pools=made.slot_pools.tolist(),
             slot_rules=slot_rules(made, self.page, self.rules.order, none, fallen(made, self.rules, self.lists)),
             considered=None,
+            caps=self.caps or UNSET,
             slot_offers=offering(*self.lists, made.placed).tolist(),
         )
 

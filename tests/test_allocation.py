@@ -5,8 +5,9 @@ from arms import Offer, chances_table, disjoint, keys, letters, plain_allocation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blending.blend import Lists, lists_of
+from blending.blend import Lists, Page, lists_of
 from blending.kernels import (
+    CAPPED,
     DRAWN,
     DUPLICATE,
     EXPECTED,
@@ -69,9 +70,77 @@ def conditioned(draw: st.DrawFn) -> Offer:
     )
 
 
-@given(offers() | conditioned())
+@st.composite
+def grouped(draw: st.DrawFn) -> Offer:
+    """Offers whose items are in up to two groups each, wherever they stand; lists keep to the rooms or do not."""
+    offer = draw(offers() | conditioned())
+    width, count = draw(st.integers(1, 2)), draw(st.integers(1, 5))
+    of_item = np.array(
+        [draw(st.lists(st.integers(0, count - 1), unique=True, max_size=width)) + [-1] * 2 for _ in range(15)],
+        dtype=object,
+    )
+    table = np.array([row[:width] for row in of_item.tolist()], np.int32)
+    rooms = np.array([draw(st.integers(0, 3)) for _ in range(count)], np.int64)
+    offer = offer._replace(groups=np.ascontiguousarray(table[offer.lists.items]), rooms=rooms)
+    return kept_within(offer) if draw(st.booleans()) else offer
+
+
+def groups_of(offer: Offer, pool: int, rank: int) -> list[int]:
+    """The groups of an entry."""
+    return [group for group in offer.groups[pool, rank].tolist() if group >= 0]
+
+
+def kept_within(offer: Offer) -> Offer:
+    """The same with lists that each keep to the rooms by themselves."""
+    rankings, rows = [], []
+    for pool, ranking in enumerate(offer.rankings):
+        counts, kept = np.zeros(offer.rooms.size, np.int64), []
+        for rank in range(len(ranking)):
+            groups = groups_of(offer, pool, rank)
+            if np.all(counts[groups] < offer.rooms[groups]):
+                counts[groups] += 1
+                kept.append(rank)
+        rankings.append(np.array([ranking[rank] for rank in kept], np.int32))
+        rows.append(offer.groups[pool, kept])
+    lists = lists_of(rankings)
+    groups = np.full((*lists.items.shape, offer.groups.shape[2]), -1, np.int32)
+    for row, own in zip(groups, rows, strict=True):
+        row[: len(own)] = own
+    return offer._replace(lists=lists, groups=groups)
+
+
+@given(grouped())
+def test_no_page_holds_more_of_a_group_than_there_is_room_for(offer: Offer) -> None:
+    (slot_pools, slot_ranks), verdicts = offer.allocated()
+    held = np.zeros(offer.rooms.size, np.int64)
+    for pool, rank in zip(slot_pools.tolist(), slot_ranks.tolist(), strict=True):
+        held[groups_of(offer, pool, rank)] += 1
+    assert np.all(held <= offer.rooms)
+    for pool, rank in np.argwhere(verdicts == CAPPED).tolist():
+        assert any(held[group] == offer.rooms[group] for group in groups_of(offer, pool, rank))
+    if slot_pools.size < offer.slots:  # every list was read to its end, and what is left out is of a full group
+        read = (verdicts != UNREAD).sum(axis=1)
+        assert read.tolist() == offer.lists.stock.tolist()
+
+
+@given(grouped())
+def test_lists_that_keep_to_the_rooms_are_read_no_further_than_their_reach(offer: Offer) -> None:
+    """So `reach` times as many candidates as slots are as good as all."""
+    offer = kept_within(offer)
+    enough = Page(groups=offer.groups).reach * offer.slots
+    items, stock = offer.lists
+    shorter = offer._replace(
+        lists=Lists(np.ascontiguousarray(items[:, :enough]), np.minimum(stock, enough)),
+        groups=np.ascontiguousarray(offer.groups[:, :enough]),
+    )
+    assert shorter.feed == offer.feed
+    read = (offer.allocated()[1] != UNREAD).sum(axis=1)
+    assert np.all(read <= enough)
+
+
+@given(offers() | conditioned() | grouped())
 def test_allocation_equals_the_plain_one(offer: Offer) -> None:
-    assert (UNREAD, PLACED, DUPLICATE) == (0, 1, 2)
+    assert (UNREAD, PLACED, DUPLICATE, CAPPED) == (0, 1, 2, 3)
     chances = np.zeros((offer.slots, offer.ties.size))
     placed, verdicts = offer.allocated(chances)
     plain = plain_allocation(offer)
@@ -138,7 +207,7 @@ def test_a_feed_holds_every_item_once_and_as_many_as_there_are(offer: Offer) -> 
     assert set(offer.feed) <= distinct
 
 
-@given(offers() | conditioned())
+@given(offers() | conditioned() | grouped())
 def test_within_a_feed_every_pool_keeps_its_own_order(offer: Offer) -> None:
     (slot_pools, slot_ranks), _ = offer.allocated()
     for pool in range(len(offer.rankings)):
@@ -200,7 +269,7 @@ def test_items_are_opaque_and_only_their_order_in_a_list_matters(offer: Offer, n
         assert np.array_equal(one, same)
 
 
-@given(offers() | conditioned())
+@given(offers() | conditioned() | grouped())
 def test_the_chances_of_a_slot_add_to_1_and_do_not_move_what_is_given_out(offer: Offer) -> None:
     chances = np.zeros((offer.slots, offer.ties.size))
     placed, _ = offer.allocated(chances)

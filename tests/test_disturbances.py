@@ -15,8 +15,9 @@ from blending.randomness import key_of
 from engine.events import Request
 from engine.facts import Facts
 from engine.policy import Policy
-from engine.pools import Fresh, Visitor, gather
+from engine.pools import Fresh, gather
 from engine.state import UserState
+from engine.visitor import Visitor
 from simulator.disturbances import RandomPool, random_order, sessions, shuffled_within
 from simulator.interactions import Interaction
 

@@ -70,6 +70,13 @@ def test_the_readmes_guarantees_are_a_policy(tmp_path: Path) -> None:
     assert (pools["popular"].floor, pools["fresh"].pinned, pools["fresh"].required) == (0.2, (3,), 2)
 
 
+def test_the_readmes_rules_are_a_policy(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(blocks("toml")[2])
+    assert list(read_policy(path).rules) == ["spam", "per_creator"]
+    assert read_policy(path).hides == {"hide": "creator"}
+
+
 def test_the_settings_page_lists_every_key_at_its_default(tmp_path: Path) -> None:
     (example,) = blocks("toml", (ROOT / "docs" / "settings.md").read_text())
     path = tmp_path / "settings.toml"

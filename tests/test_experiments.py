@@ -16,6 +16,7 @@ from engine.fold import fold
 from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolPolicy, WeightsPolicy
 from engine.pools import gather
 from engine.propensities import propensities
+from engine.rules import CapRule
 from engine.serve import serve
 from engine.state import UserState
 from streams.codec import decode, encode
@@ -379,3 +380,14 @@ def test_the_facts_under_arms_are_made_once_and_share_their_tables() -> None:
     assert other is facts.under({"x": "other"})
     assert (other.items, other.alike, other.places) == (facts.items, facts.alike, facts.places)
     assert other.items is facts.items
+
+
+def test_an_arm_may_have_a_rule_of_another_size() -> None:
+    rules = {"alike": CapRule(attribute="topic", most=3)}
+    arms = {"control": ArmPolicy(), "one": ArmPolicy(set={"rules.alike.most": 1})}
+    policy = Policy(rules=rules, experiments={"x": ExperimentPolicy(arms=arms)})
+    under = policy.by_setting[(("x", "one"),)]
+    assert under.rules == {"alike": CapRule(attribute="topic", most=1)}
+    with pytest.raises(ValueError, match=r"x.arms.one: .*`least`"):
+        arms = {"control": ArmPolicy(), "one": ArmPolicy(set={"rules.alike.least": 1})}
+        Policy(rules=rules, experiments={"x": ExperimentPolicy(arms=arms)})

@@ -12,9 +12,10 @@ from engine.errors import InputError
 from engine.events import Acted, ItemUpdate, Organic, Request
 from engine.facts import Facts
 from engine.policy import Policy, PoolPolicy, PopulationPolicy, WeightsPolicy
-from engine.pools import KINDS, Ranking, Visitor, gather, plugged_in, visitor_of
+from engine.pools import KINDS, Ranking, gather, plugged_in
 from engine.serve import serve
 from engine.state import Cursor, UserState
+from engine.visitor import Visitor, visitor_of
 from streams.embedded import EmbeddedRunner
 
 

@@ -58,7 +58,14 @@ def test_the_pools_chances_are_those_of_the_redraws_that_know_no_items(case: Cas
     columns = np.maximum(case.lists.items, 0).astype(np.int64)
     for explored in (False, True):
         head = (*case.posterior, case.rules.rewards, case.rules.returns, case.rules.fallback)
-        middle = (MODES[case.rules.mode], case.rules.draws, *case.lists, case.page.limits, case.page.pinned[None])
+        middle = (
+            MODES[case.rules.mode],
+            case.rules.draws,
+            *case.lists,
+            *case.page[:1],
+            *case.page[3:],
+            case.page.pinned[None],
+        )
         worth = 0.5 ** np.arange(case.slots)
         pools, items, worths = redrawn_items(*head, *middle, explored, columns, 200, worth, 5, key)
         plain, _, _ = redrawn(*head, *middle, case.slots, explored, 0, np.zeros(0, np.int64), 5, key)

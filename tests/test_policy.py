@@ -23,6 +23,7 @@ from engine.policy import (
     WeightsPolicy,
 )
 from engine.pools import KINDS
+from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, SeenRule
 from streams.policy_file import read_policy
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +55,15 @@ def test_the_file_that_ships_lists_every_key_of_every_table_in_the_order_of_the_
     assert list(tables["memory"]) == names_of(MemoryPolicy)
     assert list(tables["weights"]) == names_of(WeightsPolicy)
     assert list(tables["embeddings"]) == names_of(EmbeddingsPolicy)
+    assert tables["rules"] == {}
+
+
+def test_the_rules_that_the_file_shows_are_rules(tmp_path: Path) -> None:
+    shown = SHIPPED.read_text(encoding="utf-8").partition("[rules]\n")[2].partition("\n\n")[0]
+    text = "\n".join(line.removeprefix("#").strip() for line in shown.splitlines())
+    policy = read_policy(written(tmp_path, f"[memory]\nviews_max = 10\n{text}"))
+    assert msgspec.json.decode(msgspec.json.encode(policy), type=Policy) == policy
+    assert [type(rule) for rule in policy.rules.values()] == [BlockRule, CapRule, FreshRule, SeenRule, DiverseRule]
 
 
 def test_every_kind_of_pool_that_a_policy_may_name_exists() -> None:
@@ -137,10 +147,10 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         for value in (0, -1)
     ),
     *(
-        (f"[{table}]\n{key} = {value}", [f"[{table}]", f"{key} must be at least 1"])
+        (f"[{table}]\n{key} = {value}", [f"[{table}]", f"{key} must be at least"])
         for table, kind in (("population", PopulationPolicy), ("memory", MemoryPolicy))
         for key in names_of(kind)
-        for value in (0, -1)
+        for value in ((-1,) if key == "views_max" else (0, -1))
     ),
     *(
         (f"[pools.a]\nkind = 'fresh'\n{lines}", ["[pools", "floor and cap must be shares"])
@@ -189,6 +199,16 @@ REFUSED = [  # what stands in the file, and the words the message must hold
         "[experiments.x.arms.a]\n[experiments.x.arms.b]\nset = {'pools.cold.floor' = 0.1}",
         ["experiments.x.arms.b: there is no pools.cold"],
     ),
+    ("[rules.a]\nkind = 'blok'", ["[rules.a.kind]", "'blok'"]),
+    ("[rules.a]\nattribute = 'item'", ["[rules.a] ", "`kind`"]),
+    ("[rules.a]\nkind = 'block'\nattribute = 'item'\nvalues = []\nmost = 1", ["[rules.a] ", "unknown key `most`"]),
+    ("[rules.a]\nkind = 'cap'\nattribute = 'item'\nmost = 0", ["[rules.a] ", "most must be from 1 to 1000"]),
+    ("[rules.a]\nkind = 'fresh'\nleast = 0\nyounger_ms = 1", ["[rules.a] ", "least must be from 1 to 1000"]),
+    ("[rules.a]\nkind = 'seen'\ntimes = 0\nwithin_ms = 1", ["[rules.a] ", "at least 1"]),
+    ("[rules.a]\nkind = 'seen'\ntimes = 1\nwithin_ms = 1", ["needs [memory] views_max above 0"]),
+    ("[rules.a]\nkind = 'diverse'\nattribute = 'x'\nweight = nan", ["[rules.a] ", "weight must be from 0 to 1"]),
+    ("[rules.hidden]\nkind = 'cap'\nattribute = 'x'\nmost = 1", ["rules.hidden", "at most 32, not reacted"]),
+    ("[actions.like]\nreward = 1\nhides = 'all'", ["[actions.like.hides]", "'all'"]),
     ("[pools]", ["pools", "1 to 32", "not 0"]),
     ("[actions]", ["actions", "1 to 32", "not 0"]),
     ("\n".join(f"[pools.p{n}]\nkind = 'fresh'" for n in range(33)), ["pools", "1 to 32", "not 33"]),
@@ -250,7 +270,9 @@ def changed(value: Any) -> Any:
         return value - 2.0**-40 if value == 1.0 else value + 2.0**-40
     if isinstance(value, tuple):
         return (*value, "z" if value and isinstance(value[0], str) else 3)
-    return {"feed": "slot", "fitted": "winner", "fresh": "popular", "greedy": "spread"}.get(value, "fresh")
+    return {"": "item", "feed": "slot", "fitted": "winner", "fresh": "popular", "greedy": "spread"}.get(
+        value, "fresh"
+    )
 
 
 def neighbours_of(policy: Policy) -> dict[str, Policy]:
@@ -259,7 +281,7 @@ def neighbours_of(policy: Policy) -> dict[str, Policy]:
     for table in ("blend", "population", "memory"):
         old = getattr(policy, table)
         for key in names_of(type(old)):
-            new = replace(old, **{key: changed(getattr(old, key))})
+            new = replace(old, **{key: "x" if key == "cohort_by" else changed(getattr(old, key))})
             others[f"{table}.{key}"] = replace(policy, **{table: new})
     for table in ("pools", "actions"):
         old = getattr(policy, table)
@@ -281,7 +303,7 @@ def test_every_change_of_any_value_changes_the_version() -> None:
     policy = Policy(actions={"like": ActionPolicy(1.0), "hide": ActionPolicy(-1.0)}, blend=levels)
     others = neighbours_of(policy)
     keys = sum(len(names_of(table)) for table in (BlendPolicy, PopulationPolicy, MemoryPolicy))
-    assert len(others) == keys + len(policy.pools) * len(names_of(PoolPolicy)) + len(policy.actions) + 2 * 3
+    assert len(others) == keys + len(policy.pools) * len(names_of(PoolPolicy)) + 2 * len(policy.actions) + 2 * 3
     versions = {name: other.version for name, other in others.items()}
     assert [name for name, version in versions.items() if version == policy.version] == []
     assert len(set(versions.values())) == len(versions)

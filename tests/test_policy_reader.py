@@ -176,10 +176,10 @@ def test_the_reference_page_and_the_schema_are_those_of_the_types() -> None:
 def test_every_key_is_documented_and_has_its_row() -> None:
     for place, kind in tables().items():
         comments = comments_of(kind)
-        section = page().partition(f"## `[{place}]`\n")[2].partition("\n## ")[0]
+        section = page().partition(f"## {place}\n")[2].partition("\n## ")[0]
         assert section
         for key in kind.__struct_fields__:
-            assert comments.get(key), f"[{place}] {key} has no comment beside it"
+            assert comments.get(key), f"{place}: {key} has no comment beside it"
             assert f"| `{key}` |" in section
 
 

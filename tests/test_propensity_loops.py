@@ -43,11 +43,23 @@ def test_redrawn_chances_are_those_of_one_plain_allocation_after_another(
         fell = fall_back(utilities, rules.fallback, case.lists.stock, mode)
         ties, plan = tie_breaks(pools, own), plans[sample % len(plans)]
         offer = Offer(utilities, ties, rules.returns, case.lists, case.slots, explored, own, fell)
-        offer = offer._replace(limits=page.limits, plan=plan, start=case.start)
+        offer = offer._replace(
+            limits=page.limits, groups=page.groups, rooms=page.rooms, plan=plan, start=case.start
+        )
         expected.append(chances_table(plain_allocation(offer), case.slots))
     head = (*believed, rules.rewards, rules.returns, rules.fallback, mode, rules.draws, *case.lists)
     found = redrawn(
-        *head, page.limits, plans, case.slots, explored, case.start, np.zeros(0, np.int64), samples, key
+        *head,
+        page.limits,
+        page.groups,
+        page.rooms,
+        plans,
+        case.slots,
+        explored,
+        case.start,
+        np.zeros(0, np.int64),
+        samples,
+        key,
     )
     assert found[2] == samples
     for sums, power in zip(found[:2], (1, 2), strict=True):

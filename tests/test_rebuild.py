@@ -26,7 +26,7 @@ from streams.embedded import EmbeddedRunner
 def test_the_golden_decision_shows_what_decisions_are_made_of() -> None:
     record = golden_decision()
     assert len(record.pools) == 3
-    assert record.actions == ["like", "hide"]
+    assert record.actions == ["like", "hide", "rated"]
     assert min(record.rewards) < 0.0
     assert [part.verdicts for part in record.pools] == ["pppp", "dddppp", "p"]
     assert [part.realised for part in record.pools] == [4, 3, 1]

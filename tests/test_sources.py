@@ -18,8 +18,8 @@ from engine.personal import (
     Past,
     raw_of,
 )
-from engine.pools import past_of
 from engine.state import UserState
+from engine.visitor import past_of
 
 
 def listed(past: Past, facts: Facts) -> dict[int, dict[int, float]]:

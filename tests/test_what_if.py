@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from test_cli import GOOD, call
 
 from engine.errors import InputError
-from engine.events import Request
+from engine.events import ItemUpdate, Request
 from engine.experiments import ArmPolicy, ExperimentPolicy, arms_of
 from engine.offline.verdict import Limits, Verdict, verdict_of
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.rules import CapRule
 from engine.what_if import Matching, UnsupportedError, lists_alike
 from simulator.choice import PositionBased
 from simulator.closed_loop import FeedloomLife
@@ -163,6 +164,30 @@ def test_arms_of_experiments_hold_for_their_users_alone() -> None:
     alike = (found.asked.ratios == 1.0).all(axis=1)
     assert 0 < sum(inside) < USERS
     assert alike.tolist() == [inside[user] for user in found.logged.users]
+
+
+@pytest.mark.parametrize("match", ["pool", "item"])
+def test_lists_that_rules_thin_are_known_as_far_as_they_were_read(match: str) -> None:
+    log = Kept()
+    thinned = replace(MIXED, rules={"alike": CapRule(attribute="topic", most=1)})
+    runner = EmbeddedRunner(thinned, log)
+    for item in range(6):
+        topic = {"topic": str(item // 2)}
+        runner.put(ItemUpdate(item=f"a{item}", attributes=topic), 0)
+        runner.put(ItemUpdate(item=f"b{item}", attributes=topic), 0)
+    for number in range(20):
+        candidates = {pool: [f"{pool}{place}" for place in range(6)] for pool in "abc"}
+        request = Request(request_id="r", user=f"u{number}", slots=4, candidates=candidates)
+        made = runner.serve(request, runner.gather(request, number), number)
+        topics = [int(item[1:]) // 2 for item in made.slot_items if item[0] != "c"]
+        assert len(set(topics)) == len(topics)
+    runner.commit()
+    inputs = [Input(entry.at_ms, entry.value, "") for entry in log.entries]
+    same = verdict(inputs, thinned, thinned, match=match)
+    assert (same.reward.difference.mean, same.support.effective_feeds) == (0.0, 20.0)
+    without = verdict(inputs, thinned, MIXED)
+    assert without.support.feeds == 20
+    assert without.asked_shares["c"] < same.asked_shares["c"]
 
 
 def test_a_new_external_pool_has_no_candidates_in_the_log() -> None:
