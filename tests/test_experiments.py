@@ -388,6 +388,6 @@ def test_an_arm_may_have_a_rule_of_another_size() -> None:
     policy = Policy(rules=rules, experiments={"x": ExperimentPolicy(arms=arms)})
     under = policy.by_setting[(("x", "one"),)]
     assert under.rules == {"alike": CapRule(attribute="topic", most=1)}
+    unfit = ExperimentPolicy(arms={"control": ArmPolicy(), "one": ArmPolicy(set={"rules.alike.least": 1})})
     with pytest.raises(ValueError, match=r"x.arms.one: .*`least`"):
-        arms = {"control": ArmPolicy(), "one": ArmPolicy(set={"rules.alike.least": 1})}
-        Policy(rules=rules, experiments={"x": ExperimentPolicy(arms=arms)})
+        Policy(rules=rules, experiments={"x": unfit})
