@@ -13,7 +13,8 @@ from engine.events import Organic, Request, Seen
 from engine.experiments import BUCKETS, COMBINATIONS_MAX, ArmPolicy, ExperimentPolicy, arms_of, bucket_of
 from engine.facts import Facts
 from engine.fold import fold
-from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import ActionPolicy, BlendPolicy, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.pools import gather
 from engine.propensities import propensities
 from engine.rules import CapRule

@@ -12,16 +12,15 @@ from msgspec.structs import fields, replace
 
 from engine.errors import InputError
 from engine.policy import (
-    POOL_KINDS,
     ActionPolicy,
     BlendPolicy,
     EmbeddingsPolicy,
     MemoryPolicy,
     Policy,
-    PoolPolicy,
     PopulationPolicy,
     WeightsPolicy,
 )
+from engine.pool_policy import POOL_KINDS, PoolPolicy
 from engine.pools import KINDS
 from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, SeenRule
 from streams.policy_file import read_policy
