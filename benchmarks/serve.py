@@ -27,7 +27,8 @@ import aiohttp
 import numpy as np
 from aiohttp import web
 
-from engine.policy import Policy, PoolPolicy
+from engine.policy import Policy
+from engine.pool_policy import PoolPolicy
 from feedloom import serve_command
 from streams import http, listening
 from streams.asking import Engine

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from engine.catalogue import Catalogue
 from engine.rules import CapRule, FreshRule, RulePolicy, values_of
 
+KNOWN_MAX = 1 << 20  # items whose groups are remembered; those beyond them are looked up each time
 OLDER = "older"  # the group of what a freshness floor leaves out
 
 
@@ -50,7 +51,8 @@ class Groups:
             for value in values_of(item, update, rule.attribute)
         ]
         found = tuple(map(self._number, groups)), None if update is None else update.published_ms
-        self._known[item] = found
+        if len(self._known) < KNOWN_MAX:
+            self._known[item] = found
         return found
 
     def _with_age(self, groups: tuple[int, ...], published_ms: int | None, at_ms: int) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ from msgspec import Struct
 from blending.blend import Blend, Order, Page
 from blending.order import NONE
 from blending.types import BoolArray, FloatArray, IntArray
-from engine.policy import Policy, PoolPolicy
+from engine.policy import Policy
+from engine.pool_policy import PoolPolicy
 
 Rule = Literal["pinned", "required", "floor", "cap", "item_cap", "fresh", "posterior"]
 LEAST = 1e-9  # a share times a number of slots may miss the whole number that it is by its last bits

@@ -45,7 +45,9 @@ class CapRule(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind",
     strict: bool = False  # whether it never gives way, and the page is shorter
 
     def __post_init__(self) -> None:
-        """Refuse a cap of nothing."""
+        """Refuse a cap of nothing, and one of what a page holds once anyhow."""
+        if self.attribute == "item":
+            raise ValueError('attribute must not be "item": a feed holds every item once')
         if not 1 <= self.most <= SLOTS_MAX:
             raise ValueError(f"most must be from 1 to {SLOTS_MAX}")
 

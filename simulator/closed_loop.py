@@ -13,7 +13,8 @@ from msgspec.structs import replace
 from blending.types import FloatArray, IntArray
 from engine.errors import InputError
 from engine.events import Acted, Reaction, Request, Seen
-from engine.policy import Policy, PoolPolicy
+from engine.policy import Policy
+from engine.pool_policy import PoolPolicy
 from simulator.policies import ClosedLoopPolicy
 from simulator.users import User
 from simulator.worlds import World

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 from blending.types import FloatArray
 from engine.decision import Decision
 from engine.events import Acted, ItemUpdate, Request, Seen
-from engine.policy import EmbeddingsPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy, WeightsPolicy
+from engine.policy import EmbeddingsPolicy, MemoryPolicy, Policy, PopulationPolicy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.pools import Gathered
 from simulator.tastes import IntArray, Tastes, TasteUser, listed
 from streams.embedded import EmbeddedRunner

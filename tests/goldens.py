@@ -4,7 +4,8 @@ from pathlib import Path
 
 from engine.decision import Decision
 from engine.events import Acted, Erase, Organic, Quarantine, Request, Seen
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PopulationPolicy
+from engine.pool_policy import PoolPolicy
 from engine.propensity_record import PropensityRecord, propensity_record
 from streams.codec import Value, decode, encode
 from streams.embedded import EmbeddedRunner

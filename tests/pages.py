@@ -9,7 +9,8 @@ from engine.decision import Decision
 from engine.events import Acted, Request, Seen
 from engine.facts import Facts
 from engine.fold import fold
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from engine.pools import gather
 from engine.population import Sums, fit
 from engine.serve import serve

@@ -9,7 +9,8 @@ import pytest
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate
-from engine.policy import BlendPolicy, Policy, PoolPolicy, PopulationPolicy
+from engine.policy import BlendPolicy, Policy, PopulationPolicy
+from engine.pool_policy import PoolPolicy
 from simulator.backtest import backtest, policy_of_logs
 from simulator.interactions import Interaction
 from simulator.replay_plan import Break, Clock, ReplayPlan

@@ -9,7 +9,8 @@ from engine.events import TS_MS_MAX, Acted, ItemUpdate, Organic, Reaction, Reque
 from engine.features import layout_of
 from engine.learning import WeightSums, add_lesson, bytes_of, learned, rows_of
 from engine.personal import variances_of, weights_at
-from engine.policy import EmbeddingsPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import EmbeddingsPolicy, MemoryPolicy, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.state import WeightLesson
 from engine.weights import no_sums
 from streams.embedded import EmbeddedRunner

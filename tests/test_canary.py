@@ -16,7 +16,8 @@ from engine.errors import InputError
 from engine.experiments import arms_of
 from engine.offline.comparisons import Difference, Interval
 from engine.offline.experiments import ArmResult, ExperimentResult
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from feedloom.canary import ARM, CONTROL, NAME, judged, tried_by_some
 from feedloom.cli import cli
 

@@ -11,7 +11,8 @@ from engine import catalogue as module
 from engine.catalogue import EMPTY, NEVER_MS, TOKENS_MAX, Catalogue, CatalogueWriter
 from engine.events import ItemUpdate, Organic, Request
 from engine.facts import Facts
-from engine.policy import Policy, PoolPolicy
+from engine.policy import Policy
+from engine.pool_policy import PoolPolicy
 from engine.pools import gather
 from engine.state import UserState
 from streams.embedded import EmbeddedRunner

@@ -18,7 +18,8 @@ from engine.offline.comparisons import (
     strayed,
 )
 from engine.offline.experiments import EFFECT, MISMATCH_CHANCE, ArmResult, ExperimentResult, Outcomes
-from engine.policy import ActionPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from streams.embedded import EmbeddedRunner
 
 SEED = 20240527

@@ -13,7 +13,8 @@ from engine.events import Organic, Request, Seen
 from engine.experiments import BUCKETS, COMBINATIONS_MAX, ArmPolicy, ExperimentPolicy, arms_of, bucket_of
 from engine.facts import Facts
 from engine.fold import fold
-from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import ActionPolicy, BlendPolicy, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.pools import gather
 from engine.propensities import propensities
 from engine.rules import CapRule
@@ -388,6 +389,6 @@ def test_an_arm_may_have_a_rule_of_another_size() -> None:
     policy = Policy(rules=rules, experiments={"x": ExperimentPolicy(arms=arms)})
     under = policy.by_setting[(("x", "one"),)]
     assert under.rules == {"alike": CapRule(attribute="topic", most=1)}
+    unfit = ExperimentPolicy(arms={"control": ArmPolicy(), "one": ArmPolicy(set={"rules.alike.least": 1})})
     with pytest.raises(ValueError, match=r"x.arms.one: .*`least`"):
-        arms = {"control": ArmPolicy(), "one": ArmPolicy(set={"rules.alike.least": 1})}
-        Policy(rules=rules, experiments={"x": ExperimentPolicy(arms=arms)})
+        Policy(rules=rules, experiments={"x": unfit})

@@ -10,7 +10,8 @@ from kafka_product import POLICY
 
 from engine.events import Acted, Request
 from engine.experiments import ArmPolicy, ExperimentPolicy, arms_of
-from engine.policy import BlendPolicy, Policy, PoolPolicy
+from engine.policy import BlendPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from feedloom.cli import cli
 from streams.embedded import EmbeddedRunner
 from streams.recording import Recording

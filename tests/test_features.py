@@ -5,7 +5,8 @@ import pytest
 
 from engine import feature_kernels as kernels
 from engine.features import BASES, GATED, PRESENCE, Layout, Raw, features_of, layout_of
-from engine.policy import GROUPS, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import GROUPS, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 
 POOLS = {"popular": PoolPolicy("popular"), "mine": PoolPolicy("personal"), "theirs": PoolPolicy("external")}
 POLICY = Policy(pools=POOLS)

@@ -11,7 +11,8 @@ from test_pools import ACTIONS, Reaction, history_of, population_of, reactions
 from engine.errors import InputError
 from engine.events import Acted, ItemUpdate, Organic, Request
 from engine.facts import Facts
-from engine.policy import Policy, PoolPolicy, PopulationPolicy, WeightsPolicy
+from engine.policy import Policy, PopulationPolicy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.pools import KINDS, Ranking, gather, plugged_in
 from engine.serve import serve
 from engine.state import Cursor, UserState

@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from yarl import URL
 
 from engine.experiments import ArmPolicy, ExperimentPolicy
-from engine.policy import BlendPolicy, Policy, PoolPolicy
+from engine.policy import BlendPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from streams.durable import DurableEngine
 from streams.http import application, log
 from streams.local_topics import EMBEDDED

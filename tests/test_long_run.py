@@ -6,7 +6,8 @@ import pytest
 from engine.decision import difference
 from engine.events import Acted, Request, Seen
 from engine.long_run import GAIN, long_run_floors, rounded_floors
-from engine.policy import Policy, PoolPolicy, PopulationPolicy
+from engine.policy import Policy, PopulationPolicy
+from engine.pool_policy import PoolPolicy
 from engine.tallies import RankTallies
 from streams.embedded import EmbeddedRunner
 

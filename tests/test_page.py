@@ -12,7 +12,8 @@ from pages import LIKE, asked, external, facts_of, lists, reacted
 from engine.decision import difference
 from engine.facts import Facts
 from engine.page import Degraded, Wanted, page_of, wanted_of
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from engine.state import Tally
 from streams.codec import decode, encode
 

@@ -13,7 +13,8 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.evidence import evidence_at
 from engine.facts import Facts
-from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
+from engine.policy import BlendPolicy, MemoryPolicy, Policy, PopulationPolicy
+from engine.pool_policy import PoolPolicy
 from engine.population import Sums, fit
 from engine.revisions import Revisions
 from engine.state import UserWeights

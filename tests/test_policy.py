@@ -12,16 +12,15 @@ from msgspec.structs import fields, replace
 
 from engine.errors import InputError
 from engine.policy import (
-    POOL_KINDS,
     ActionPolicy,
     BlendPolicy,
     EmbeddingsPolicy,
     MemoryPolicy,
     Policy,
-    PoolPolicy,
     PopulationPolicy,
     WeightsPolicy,
 )
+from engine.pool_policy import POOL_KINDS, PoolPolicy
 from engine.pools import KINDS
 from engine.rules import BlockRule, CapRule, DiverseRule, FreshRule, SeenRule
 from streams.policy_file import read_policy
@@ -202,7 +201,8 @@ REFUSED = [  # what stands in the file, and the words the message must hold
     ("[rules.a]\nkind = 'blok'", ["[rules.a.kind]", "'blok'"]),
     ("[rules.a]\nattribute = 'item'", ["[rules.a] ", "`kind`"]),
     ("[rules.a]\nkind = 'block'\nattribute = 'item'\nvalues = []\nmost = 1", ["[rules.a] ", "unknown key `most`"]),
-    ("[rules.a]\nkind = 'cap'\nattribute = 'item'\nmost = 0", ["[rules.a] ", "most must be from 1 to 1000"]),
+    ("[rules.a]\nkind = 'cap'\nattribute = 'x'\nmost = 0", ["[rules.a] ", "most must be from 1 to 1000"]),
+    ("[rules.a]\nkind = 'cap'\nattribute = 'item'\nmost = 1", ["[rules.a] ", "every item once"]),
     ("[rules.a]\nkind = 'fresh'\nleast = 0\nyounger_ms = 1", ["[rules.a] ", "least must be from 1 to 1000"]),
     ("[rules.a]\nkind = 'seen'\ntimes = 0\nwithin_ms = 1", ["[rules.a] ", "at least 1"]),
     ("[rules.a]\nkind = 'seen'\ntimes = 1\nwithin_ms = 1", ["needs [memory] views_max above 0"]),

@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 from scipy import stats
 
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from feedloom.doctor import REFERENCE_DRAWS, check_draws
 from scripts import proof_simulation
 from simulator.referee import Plan, Trial, trial, trials

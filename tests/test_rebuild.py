@@ -18,7 +18,8 @@ from redraws import Case
 from engine.decision import Decision, difference, rebuild
 from engine.errors import InputError
 from engine.events import Organic, Request, Seen
-from engine.policy import ActionPolicy, BlendPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from streams.codec import decode, encode
 from streams.embedded import EmbeddedRunner
 

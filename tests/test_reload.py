@@ -17,7 +17,8 @@ from engine.errors import InputError
 from engine.events import Acted, Organic, Request, Seen, Switch
 from engine.facts import Facts
 from engine.fold import fold
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, PopulationPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PopulationPolicy
+from engine.pool_policy import PoolPolicy
 from engine.pools import gather
 from engine.population import Sums, fit
 from engine.revisions import Revisions, StaleError, differences, next_record

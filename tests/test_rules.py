@@ -34,7 +34,8 @@ from engine.funnel import funnel
 from engine.groups import OLDER
 from engine.kernels import own_lists
 from engine.page import Degraded
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.pools import gather
 from engine.propensities import propensities
 from engine.revisions import Revisions

@@ -16,7 +16,8 @@ from engine.decision import Decision, PoolPart, difference
 from engine.events import Organic, Reaction, Seen
 from engine.facts import Facts
 from engine.fold import fold
-from engine.policy import BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.policy import BlendPolicy, MemoryPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from engine.population import Sums, fit
 from engine.priors import mixed_chance, prior_for
 from engine.shadow import ShadowRecord, ShadowSums

@@ -13,7 +13,8 @@ from goldens import GOLDEN
 
 from engine.decision import Decision
 from engine.events import Acted, Erase, Organic, Quarantine, Request, Seen
-from engine.policy import Policy, PoolPolicy
+from engine.policy import Policy
+from engine.pool_policy import PoolPolicy
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import LocalTopics
 from streams.settings import Settings

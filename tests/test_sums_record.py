@@ -11,7 +11,8 @@ from blending.delay import prior_delay
 from engine.facts import Facts
 from engine.item_tallies import HALF_LIVES_MS
 from engine.learning import bytes_of
-from engine.policy import ActionPolicy, Policy, PoolPolicy, PopulationPolicy
+from engine.policy import ActionPolicy, Policy, PopulationPolicy
+from engine.pool_policy import PoolPolicy
 from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
 from engine.population_record import record_of as population_record

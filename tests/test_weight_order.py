@@ -14,7 +14,8 @@ from engine.features import layout_of
 from engine.fold import fold
 from engine.learning import WeightSums, bytes_of, learned
 from engine.personal import weights_at
-from engine.policy import MemoryPolicy, Policy, PoolPolicy, WeightsPolicy
+from engine.policy import MemoryPolicy, Policy, WeightsPolicy
+from engine.pool_policy import PoolPolicy
 from engine.state import UserState, WeightLesson
 from streams.embedded import EmbeddedRunner
 
