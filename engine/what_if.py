@@ -17,7 +17,8 @@ from engine.experiments import arms_of
 from engine.facts import Facts
 from engine.groups import limiting
 from engine.offline.off_policy import NOTHING
-from engine.policy import BlendPolicy, Policy, PoolPolicy
+from engine.policy import BlendPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from engine.pools import Gathered, gather
 from engine.serve import serve
 from engine.state import UserState

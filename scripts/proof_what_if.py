@@ -30,7 +30,8 @@ from engine.events import Acted, Request, Seen  # noqa: E402
 from engine.facts import Facts  # noqa: E402
 from engine.offline.off_policy import METHODS  # noqa: E402
 from engine.offline.verdict import Verdict, verdict_of  # noqa: E402
-from engine.policy import BlendPolicy, Policy, PoolPolicy  # noqa: E402
+from engine.policy import BlendPolicy, Policy  # noqa: E402
+from engine.pool_policy import PoolPolicy  # noqa: E402
 from engine.serve import serve  # noqa: E402
 from engine.what_if import Match, Matching  # noqa: E402
 from simulator.closed_loop import FeedloomLife, policy_for  # noqa: E402

@@ -13,7 +13,8 @@ from engine.errors import InputError
 from engine.events import ItemUpdate, Request
 from engine.experiments import ArmPolicy, ExperimentPolicy, arms_of
 from engine.offline.verdict import Limits, Verdict, verdict_of
-from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy, PoolPolicy
+from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
+from engine.pool_policy import PoolPolicy
 from engine.rules import CapRule
 from engine.what_if import Matching, UnsupportedError, lists_alike
 from simulator.choice import PositionBased
