@@ -4,23 +4,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from blending.kernels import (
-    BEFORE,
-    CAP,
-    DRAWN,
-    EXPECTED,
-    FIXED,
-    FLOOR,
-    allocate,
-    believed,
-    blended,
-    fallen_slots,
-    intended_counts,
-)
+from blending.kernels import BEFORE, CAP, FLOOR, allocate, blended, intended_counts
 from blending.order import NONE, floor_plans, rounded, spread_plans
 from blending.posterior import Beta
 from blending.sampling import PARAMETER_MAX, PARAMETER_MIN, PLAN_STREAM, tie_breaks, uniforms_of
 from blending.types import BoolArray, FloatArray, IntArray, ItemArray
+from blending.utilities import DRAWN, EXPECTED, FIXED, believed, fallen_slots
 
 Mode = Literal["drawn", "expected", "fixed"]
 Order = Literal["greedy", "spread", "rounded"]

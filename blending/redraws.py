@@ -3,9 +3,10 @@
 import numpy as np
 
 from blending.compiled import compiled
-from blending.kernels import DRAWN, allocate, believed, is_full, is_placed
+from blending.kernels import allocate, is_full, is_placed
 from blending.sampling import bits_at, tie_breaks
 from blending.types import FloatArray, IntArray, ItemArray
+from blending.utilities import DRAWN, believed
 
 
 @compiled

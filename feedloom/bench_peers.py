@@ -14,10 +14,11 @@ import numpy as np
 
 from blending.blend import WHOLE, Rules, blend, equal_shares, lists_of
 from blending.compiled import compiled
-from blending.kernels import DRAWN, blended, drawn_utilities
+from blending.kernels import blended
 from blending.posterior import Beta
 from blending.returns import returns_table
 from blending.types import FloatArray, IntArray, ItemArray
+from blending.utilities import DRAWN, drawn_utilities
 from simulator.peers import VowpalWabbit
 
 Call = Callable[[np.uint64], object]  # takes the key of its draws; a peer has random numbers of its own

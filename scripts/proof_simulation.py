@@ -40,6 +40,8 @@ NOT_THESE = (
     ("population", "recent_reactions"),
     ("memory", "shadow_half_life_views"),
     ("memory", "weights_half_life_ms"),
+    ("memory", "hidden_max"),
+    ("memory", "views_max"),
 )
 OF_THE_OTHERS = [f"simulator/{name}.py" for name in ("choice", "worlds", "users", "policies", "peers")]
 
@@ -83,6 +85,8 @@ def version_of(policy: Policy) -> str:
     tables = {name: msgspec.to_builtins(getattr(policy, name)) for name in TABLES}
     for table, name in NOT_THESE:
         del tables[table][name]
+    for action in tables["actions"].values():
+        del action["hides"]
     return blake2b(msgspec.json.encode(tables), digest_size=6).hexdigest()
 
 

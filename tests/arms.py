@@ -8,9 +8,10 @@ import numpy as np
 from hypothesis import strategies as st
 
 from blending.blend import NO_GROUPS, NO_LIMITS, NO_PLAN, Lists, lists_of
-from blending.kernels import allocate, weighed
+from blending.kernels import allocate
 from blending.posterior import Beta
 from blending.sampling import EXPLORE_STREAM, draw_rates, uniform_at
+from blending.utilities import weighed
 
 ROOT = Path(__file__).parent.parent
 SEED = 20161111

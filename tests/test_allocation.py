@@ -6,20 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blending.blend import Lists, Page, lists_of
-from blending.kernels import (
-    CAPPED,
-    DRAWN,
-    DUPLICATE,
-    EXPECTED,
-    FIXED,
-    PLACED,
-    UNREAD,
-    fall_back,
-    intended_counts,
-    offering,
-)
+from blending.kernels import CAPPED, DUPLICATE, PLACED, UNREAD, intended_counts, offering
 from blending.returns import returns_table
 from blending.sampling import EXPLORE_STREAM, PLAN_STREAM, TIE_STREAM, tie_breaks
+from blending.utilities import DRAWN, EXPECTED, FIXED, fall_back
 
 # Giving out slots
 

@@ -31,12 +31,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from blending.blend import MODES, NO_PLAN, Lists, Order, Page, Rules, blend, fallen, intended, lists_of
-from blending.kernels import drawn_utilities, fall_back, intended_counts
+from blending.kernels import intended_counts
 from blending.order import floor_plans, rounded, spread_plans
 from blending.posterior import Beta
 from blending.randomness import key_of
 from blending.returns import returns_table
 from blending.sampling import EXPLORE_STREAM, PLAN_STREAM, tie_breaks, uniform_at, uniforms_of
+from blending.utilities import drawn_utilities, fall_back
 
 
 def plain_rules(rewards: list[float], slots: int) -> Rules:

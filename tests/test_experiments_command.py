@@ -127,7 +127,7 @@ def test_what_does_not_go_together_is_refused(
     assert "say three places" in refused("--records", recording, "--data", tmp_path)
     assert "leave out --policy" in refused("--records", recording, "--policy", plain)
     assert "the policy has no experiments" in refused("--data", tmp_path, "--policy", plain)
-    assert "give the policy that feeds are served by" in refused("--data", tmp_path)
+    assert "is no data folder" in refused("--data", tmp_path)
     assert "has no experiment other, only ratio" in refused("--records", recording, "--experiment", "other")
     plain.write_text(POLICY + ARMS)
     assert "is no data folder" in refused("--data", tmp_path, "--policy", plain)

@@ -12,12 +12,12 @@ from scipy import integrate, stats
 from scipy.special import betaln
 
 from blending.blend import MODES, Page, lists_of, pinned_of, tempered
-from blending.kernels import fall_back
 from blending.order import floor_plans
 from blending.posterior import Beta
 from blending.propensity import chances_of_largest, floors
 from blending.redraws import redrawn
 from blending.sampling import PLAN_STREAM, bits_at, tie_breaks, uniforms_of
+from blending.utilities import fall_back
 
 
 @given(cases(), keys, st.booleans())

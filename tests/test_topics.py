@@ -53,7 +53,7 @@ def test_topics_are_made_as_wanted_and_a_second_time_nothing_is_done(own: Settin
     for name, row in rows(own).items():
         assert (row.partitions, row.replication, row.problem) == (3 if name in SPLIT else 1, 1, None)
     assert {row.topic for row in describe(own) if row.timestamp_type == "LogAppendTime"} == {
-        own.topic(name) for name in ("requests", "feedback", "feeds")
+        own.topic(name) for name in ("requests", "feedback", "feeds", "policy")
     }
     assert {spec.name for spec in TOPICS if spec.cleanup == "compact"} == {
         name for name, row in rows(own).items() if row.cleanup == "compact"
