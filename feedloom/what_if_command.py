@@ -1,19 +1,22 @@
 """`feedloom policy what-if`: what a policy would have shown and earned on recorded traffic."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
 
+from engine.errors import InputError
 from engine.offline.verdict import Limits, verdict_of
 from engine.what_if import SAMPLES, Match, Matching, UnsupportedError
+from feedloom.kafka_commands import bootstrap_option, chosen_settings
 from feedloom.progress import progress_bar
 from feedloom.what_if_report import print_verdict
-from streams.kept_traffic import kept_traffic
-from streams.past import recorded_traffic
+from streams.kept_traffic import cluster_traffic, kept_traffic
+from streams.past import Traffic, recorded_traffic
 from streams.policy_file import read_policy
 from streams.what_if import Question, WhatIf, asked_of
 
@@ -25,11 +28,11 @@ LIMITS = Limits()
 @click.option(
     "--log",
     "folder",
-    required=True,
     metavar="DIR",
     type=click.Path(path_type=Path),
-    help="A recording, or the data of a server.",
+    help="A recording, or the data of a server; default: the topics of the settings' cluster.",
 )
+@bootstrap_option
 @click.option("--only", type=click.Choice(["explored"]), help="Look only at feeds that were mixed at random.")
 @click.option(
     "--match",
@@ -49,15 +52,7 @@ LIMITS = Limits()
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def what_if(
-    policy: Path,
-    folder: Path,
-    only: str | None,
-    match: Match | None,
-    cohort_by: str,
-    least_users: float,
-    samples: int,
-    *,
-    as_json: bool,
+    policy: Path, folder: Path | None, bootstrap: str | None, only: str | None, match: Match | None, **how: Any
 ) -> None:
     """Say what NEW.toml would have shown and earned on the traffic of a log: better or worse, and by how much.
 
@@ -65,19 +60,20 @@ def what_if(
     """
     asked = read_policy(policy)
     with ExitStack() as stack:
-        kept = (folder / "about.json").exists()
-        traffic = stack.enter_context(kept_traffic(folder)) if kept else recorded_traffic(folder)
+        traffic = stack.enter_context(traffic_of(folder, bootstrap))
         try:
             matched, usable, as_recorded = asked_of(traffic.policy, asked, match)
         except UnsupportedError as error:
-            refuse(str(error), as_json=as_json)
+            refuse(str(error), as_json=how["as_json"])
             return
-        question = Question(usable, Matching(matched, only == "explored", samples, traffic.delta), cohort_by)
+        question = Question(
+            usable, Matching(matched, only == "explored", how["samples"], traffic.delta), how["cohort_by"]
+        )
         bar = stack.enter_context(progress_bar())
         task = bar.add_task("asking", total=traffic.feeds)
         observed = WhatIf(traffic, question).read(lambda: bar.advance(task))
-    verdict = verdict_of(observed, LIMITS._replace(users_min=least_users))
-    if as_json:
+    verdict = verdict_of(observed, LIMITS._replace(users_min=how["least_users"]))
+    if how["as_json"]:
         document = {
             "recorded": traffic.policy.version,
             "asked": asked.version,
@@ -96,6 +92,17 @@ def what_if(
         print_verdict(verdict, notes, Console())
     if verdict.refused:
         sys.exit(1)
+
+
+def traffic_of(folder: Path | None, bootstrap: str | None) -> AbstractContextManager[Traffic]:
+    """The traffic of a recording, of a server's data, or of a cluster. Raises InputError for two of them."""
+    if folder is None:
+        return cluster_traffic(chosen_settings(bootstrap))
+    if bootstrap is not None:
+        raise InputError("give --log or --bootstrap: they say two places")
+    if (folder / "about.json").exists():
+        return kept_traffic(folder)
+    return nullcontext(recorded_traffic(folder))
 
 
 def refuse(reason: str, *, as_json: bool) -> None:

@@ -1,6 +1,6 @@
-"""The traffic that `feedloom serve` keeps in its data folder, as it was.
+"""The traffic that `feedloom serve` keeps in its data folder, or a cluster in its topics, as it was.
 
-A server's records say when they entered the log, to the millisecond, and a decision names the version of the
+Records say when they entered the log, to the millisecond, and a decision names the version of the
 population that it was made with. So users are folded again by the log's time, every version that a decision names
 is fitted again as the server fitted it, and a feed speaks only if the same decision could be made again of what is
 known then: of the same lists and, to CLOSE, the same beliefs. Others were made of records that have lapsed, between
@@ -10,7 +10,9 @@ two records of one moment, or of what was taken out since.
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from heapq import heappop, heappush, merge
+from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -32,8 +34,11 @@ from engine.sums_record import record_of
 from streams.codec import decode, decode_item
 from streams.fitter import fitted
 from streams.local_topics import LocalTopics
+from streams.log import Unwritten
 from streams.past import Input, Traffic, UnknownError, gathered_anew, unlike
 from streams.settings import Settings
+from streams.tools import records
+from streams.topics import partition_count
 
 CLOSE = 1e-6  # relative, of two beliefs that are the same but for the order of sums
 POPULATIONS_KEPT = 4  # a decision's version may be older than the newest
@@ -95,16 +100,17 @@ class KeptPast:
     def adopt(self, request: Request, record: Decision, at_ms: int) -> None:
         """A decision."""
         self._pass(at_ms)
-        memory = self._revisions.made_under(record.policy_version).memory
-        folded = fold(self.state(request.user), record, at_ms, memory)
+        policy = self._revisions.made_under(record.policy_version)
+        folded = fold(self.state(request.user), record, at_ms, policy.memory, policy.hides)
         self._fold(request.user, folded.state, folded.lessons, at_ms)
         if folded.outcome == "adopted":
-            heappush(self._due, (at_ms + memory.window_ms, request.user))
+            heappush(self._due, (at_ms + policy.memory.window_ms, request.user))
 
     def react(self, reaction: Reaction, at_ms: int) -> None:
         """A reaction."""
         self._pass(at_ms)
-        folded = fold(self.state(reaction.user), reaction, at_ms, self._revisions.policy.memory)
+        policy = self._revisions.policy
+        folded = fold(self.state(reaction.user), reaction, at_ms, policy.memory, policy.hides)
         self._fold(reaction.user, folded.state, folded.lessons, at_ms)
 
     def _fold(self, user: str, state: UserState, lessons: tuple[Lesson, ...], at_ms: int) -> None:
@@ -135,6 +141,24 @@ class KeptPast:
         self._populations[version] = population_of(_populations.decode(fitted(records, policy, version)))
         for old in sorted(self._populations)[:-POPULATIONS_KEPT]:
             del self._populations[old]
+
+
+@contextmanager
+def cluster_traffic(settings: Settings) -> Iterator[Traffic]:
+    """What a cluster's topics hold now, copied into a folder for as long as it is asked about."""
+    with TemporaryDirectory(prefix="feedloom-") as folder:
+        topics = LocalTopics(Path(folder), partition_count(settings, "feedback"), settings.segment_bytes)
+        try:
+            for topic in ("policy", *TOPICS):
+                for (number, at_ms), together in groupby(
+                    records(settings, topic, "earliest"), lambda one: (one.partition, one.timestamp)
+                ):
+                    rows = [Unwritten(one.key, one.value, tuple(one.headers)) for one in together]
+                    topics.append(topic, number, rows, at_ms)
+        finally:
+            topics.close()
+        with kept_traffic(Path(folder)) as traffic:
+            yield traffic
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """What a server has kept can be asked about: what was known when a feed was made is known again."""
 
+import json
 from pathlib import Path
 
 import pytest
 from folder_engine import Engine, living
+from kafka_product import POLICY as TOML
+from kafka_product import Life, Product, terminate, wait_until
 from msgspec.structs import replace
 from test_cli import call
 
 from engine.offline.verdict import Verdict, verdict_of
 from engine.policy import Policy
 from engine.what_if import Matching
+from scripts.kafka_broker import Cluster
 from streams.kept_traffic import kept_traffic
 from streams.what_if import Question, WhatIf, asked_of
 
@@ -69,3 +73,27 @@ def test_the_command_reads_a_folder_that_nobody_has(
         assert (code, "another process has" in err) == (2, True)
     code, out, _ = call(capsys, monkeypatch, *head, "--samples", "20")
     assert (code, "no difference at all" in out) == (0, True)
+
+
+def test_a_clusters_topics_are_asked_about(
+    kafka: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker folds reactions a moment after they came, so of users who are that fast feeds are left out."""
+    product = Product(kafka, tmp_path, policy=TOML + "[blend]\nepsilon = 0.5\nepsilon_known = 0.5\n")
+    life = Life(product, 3, seconds_between=0.15)
+    life.start()
+    with product.worker() as process:
+        wait_until(lambda: len(product.read("feeds")) > 40, product.log)
+        life.stop()
+        product.wait_until_worked_off()
+        terminate(process)
+    monkeypatch.setenv("FEEDLOOM_BOOTSTRAP", product.settings.bootstrap)
+    monkeypatch.setenv("FEEDLOOM_TOPIC_PREFIX", product.settings.topic_prefix)
+    head = ("policy", "what-if", tmp_path / "policy.toml", "--least-users", "1", "--samples", "20", "--json")
+    code, out, _ = call(capsys, monkeypatch, *head)
+    found = json.loads(out)
+    assert (code, found["reward"]["difference"]["mean"]) == (0, 0.0)
+    feeds = len(product.read("feeds"))
+    assert found["support"]["feeds"] + found["unknown"] == feeds
+    assert found["unknown"] < 0.5 * feeds
+    product.close()
