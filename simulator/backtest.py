@@ -157,6 +157,6 @@ def _views_to_personal(facts: Facts) -> dict[str, dict[str, float]]:
     prior, _ = prior_for(UserState(), facts, "")
     strength = (prior.alpha + prior.beta).tolist()
     return {
-        pool: dict(zip(facts.policy.rewards, row, strict=True))
+        pool: {action: of for (action, worth), of in zip(facts.policy.rewards.items(), row, strict=True) if worth}
         for pool, row in zip(facts.policy.pools, strength, strict=True)
     }

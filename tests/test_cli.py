@@ -179,7 +179,7 @@ def test_the_json_of_a_backtest_is_one_document_with_the_promised_keys(log: Path
     assert list(result["policies"]) == ["random", *POOLS, *plain, "feedloom"]
     assert result["feedloom_minus"].keys() == result["policies"].keys() - {"feedloom"}
     assert {pool: list(views) for pool, views in result["views_to_personal"].items()} == {
-        pool: ["rated", "like"] for pool in POOLS
+        pool: ["like"] for pool in POOLS
     }
     for figures in result["policies"].values():
         promised = {"hit_at_10", "hit_at_10_low", "hit_at_10_high", "ndcg_at_10", "first_five_hit"}
