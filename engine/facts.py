@@ -47,6 +47,7 @@ class Facts(Struct, frozen=True, dict=True):
     catalogue: Catalogue = EMPTY
     embeddings: Embeddings | None = None
     known: ItemTable = NO_ITEMS
+    retired: frozenset[str] = frozenset()
 
     def under(self, arms: Mapping[str, str]) -> "Facts":
         """These facts for a user who is in these arms, by experiment: with the policy that they make."""

@@ -2,7 +2,7 @@
 
 The controlled value is the pool's part of all views so far, whose error is the integral of the errors of all pages:
 so a proportional step on it is integral control (Åström and Murray, "Feedback Systems", 2008, chapter 11), and what
-was missing for long is made up for. A pool that people look at anyway costs nothing.
+was missing for long is made up for, no faster than a page bears. A pool that people look at anyway costs nothing.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,8 @@ from engine.policy import Policy
 from engine.state import Cell
 from engine.tallies import RankTallies
 
-GAIN = 4.0  # of the missing share, that is added to the share itself
+GAIN = 4.0  # of the missing share, that is added to the share itself,
+MOST = 2.0  # up to so many times the share: what was missing for long is made up for in time
 
 
 def long_run_floors(ranks: Mapping[Cell, RankTallies], policy: Policy) -> dict[str, float]:
@@ -26,11 +27,12 @@ def long_run_floors(ranks: Mapping[Cell, RankTallies], policy: Policy) -> dict[s
         if pool in views:  # each view counts for every action alike
             views[pool] = max(views[pool], float(sum(tallies.exposure)))
     total = sum(views.values())
-    return {
-        name: min(max(pool.share + GAIN * (pool.share - views[name] / max(total, 1.0)), 0.0), pool.cap)
-        for name, pool in policy.pools.items()
-        if pool.share > 0.0
-    }
+    floors = {}
+    for name, own in policy.pools.items():
+        if own.share > 0.0:
+            missing = own.share - views[name] / total if total else 0.0
+            floors[name] = min(max(own.share + GAIN * missing, 0.0), MOST * own.share, own.cap)
+    return floors
 
 
 def rounded_floors(policy: Policy, floors: Mapping[str, float], slots: int, *names: str) -> IntArray:

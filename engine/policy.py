@@ -21,6 +21,10 @@ NEW = "new"  # after a cohort's name: of its users, those who have not been give
 ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
+DIMENSIONS_MAX = 512  # of item vectors
+COUNT_MAX = 1_000_000  # of what is kept or listed
+DURATION_MAX = 10**15  # of half-lives, in milliseconds, slots or views
+DURATIONS = ("_ms", "_slots", "_views", "_records")
 SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
 PERSONAL_POOLS_MAX = 16  # other pools whose ranks are features of a personal one
 ATTRIBUTES_MAX = 16  # attributes that are features each
@@ -162,14 +166,15 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "waiting_max",
             "hidden_max",
         )
-        if self.views_max < 0:
-            raise ValueError("views_max must be at least 0")
+        if not 0 <= self.views_max <= COUNT_MAX:
+            raise ValueError(f"views_max must be at least 0 and at most {COUNT_MAX:,}")
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
     for name in names:
-        if getattr(table, name) < 1:
-            raise ValueError(f"{name} must be at least 1")
+        most = DURATION_MAX if name.endswith(DURATIONS) else COUNT_MAX
+        if not 1 <= getattr(table, name) <= most:
+            raise ValueError(f"{name} must be at least 1 and at most {most:,}")
 
 
 class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
@@ -198,8 +203,8 @@ class WeightsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"{name} must be from 0 to {most:g}")
         _at_least_one(self, "population_half_life_ms", "remembered", "depth")
         for name in ("full_after_slots", "ready_likes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0")
+            if not 0 <= getattr(self, name) <= DURATION_MAX:
+                raise ValueError(f"{name} must be at least 0 and at most {DURATION_MAX:,}")
         if not 0 <= self.attributes <= ATTRIBUTES_MAX:
             raise ValueError(f"attributes must be from 0 to {ATTRIBUTES_MAX}")
         unknown = sorted(set(self.without) - set(GROUPS))
@@ -215,9 +220,10 @@ class EmbeddingsPolicy(Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse vectors of no length."""
-        _at_least_one(self, "dimensions")
-        if self.every_reactions < 0:
-            raise ValueError("every_reactions must be at least 0")
+        if not 1 <= self.dimensions <= DIMENSIONS_MAX:
+            raise ValueError(f"dimensions must be from 1 to {DIMENSIONS_MAX}")
+        if not 0 <= self.every_reactions <= DURATION_MAX:
+            raise ValueError(f"every_reactions must be at least 0 and at most {DURATION_MAX:,}")
 
 
 class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
@@ -333,6 +339,11 @@ class Policy(Struct, frozen=True, forbid_unknown_fields=True, dict=True):
             (pool.floor and pool.floor_views) or pool.required or pool.pinned or pool.cap < 1.0 or pool.share
             for pool in self.pools.values()
         )
+
+    @cached_property
+    def plug_ins(self) -> frozenset[str]:
+        """The kinds of pools that are somebody's own."""
+        return frozenset(pool.kind for pool in self.pools.values() if ":" in pool.kind)
 
     @cached_property
     def external(self) -> frozenset[str]:

@@ -74,11 +74,14 @@ def plugged_in(kind: str) -> Pool:
     """The pool of a policy's `kind = "module:Class"`, made once. Raises InputError where there is none."""
     module, _, name = kind.partition(":")
     try:
-        pool: Pool = getattr(import_module(module), name)()
-    except Exception as error:  # whatever the module raises
-        raise InputError(f"the pool {kind!r} cannot be had: {error}") from error
-    if not callable(getattr(pool, "rank", None)):
-        raise InputError(f"the pool {kind!r} has no method rank(visitor, facts, most)")
+        of = getattr(import_module(module), name)
+        if not (isinstance(of, type) and callable(getattr(of, "rank", None))):
+            raise InputError(f"the pool {kind!r} is no class with a method rank(visitor, facts, most)")
+        pool: Pool = of()
+    except (Exception, SystemExit) as error:  # whatever the module raises
+        raise (
+            error if isinstance(error, InputError) else InputError(f"the pool {kind!r} cannot be had: {error!r}")
+        ) from error
     return pool
 
 
@@ -210,11 +213,14 @@ class Gathered(NamedTuple):
         return [items[number] if number < size else strangers[number - size] for number in numbers.tolist()]
 
 
-def check_request(request: Request, policy: Policy) -> None:
-    """Raise InputError for what a policy refuses of anybody: too many slots, or candidates of its own pools."""
+def check_request(request: Request, policy: Policy, retired: frozenset[str] = frozenset()) -> None:
+    """Raise InputError for what a policy refuses of anybody: too many slots, or candidates of its own pools.
+
+    Those of `retired` pools, which an earlier policy had, are left out.
+    """
     if request.slots > policy.blend.slots_max:
         raise InputError(f"a feed has at most {policy.blend.slots_max} slots by the policy, not {request.slots}")
-    unknown = sorted(request.candidates.keys() - policy.external) if request.candidates else []
+    unknown = sorted(request.candidates.keys() - policy.external - retired) if request.candidates else []
     if unknown:
         raise InputError(
             f"the request brings candidates for {unknown[0]!r}, which is no external pool of the policy"
@@ -242,7 +248,7 @@ def gather(
     facts = facts.under(arms)
     policy = facts.policy
     most = request.slots * (DEPTH if policy.thins else 1)
-    check_request(request, policy)
+    check_request(request, policy, facts.retired)
     cursor = state.cursor
     shown = frozenset(cursor.items if cursor and request.continues == cursor.request_id else ())
     asked = {**pools_of(policy), **replaced}

@@ -5,6 +5,7 @@ Policies are data that arrives while a feed is made, so whoever makes one takes 
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -13,9 +14,9 @@ from msgspec import Raw, Struct
 from engine.errors import InputError
 from engine.events import SCHEMA, check_schema
 from engine.policy import Policy
-from engine.pools import pools_of
 
 TEXT_LENGTH_MAX = 1000  # of who changed a policy, and why
+POLICIES_KEPT = 8  # decoded; a document can always be decoded again
 Source = Literal["file", "command"]
 
 # What learned sums are made with: each term was weighted by it as it came, and they cannot be weighted again.
@@ -70,26 +71,43 @@ class Revision(Struct, frozen=True):
 
     number: int
     version: str
-    policy: Policy
     who: str
     why: str
     source: Source
     at_ms: int
+    document: bytes
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of its document."""
+        return _decoded(self.document)
 
 
 _records = msgspec.json.Decoder(PolicyRecord)  # made before there are threads
 _policies = msgspec.json.Decoder(Policy)
 
 
+@lru_cache(POLICIES_KEPT)
+def _decoded(document: bytes) -> Policy:
+    """A policy with arms is as many policies: only the latest that were looked at are kept."""
+    return _policies.decode(document)
+
+
 class Revisions:
     """All revisions that were taken; one writer appends to it, and what stands in it never changes."""
 
-    def __init__(self, first: Policy) -> None:
-        """Begin with a policy that counts as long as there is no revision."""
+    def __init__(self, first: Policy, plug_ins: frozenset[str] | None = None) -> None:
+        """Begin with a policy that counts as long as there is no revision.
+
+        `plug_ins` are the kinds of pools of somebody's own that a policy may name here, None if that is not asked:
+        naming one runs its code.
+        """
         self.history: list[Revision] = []
+        self.policy = first  # in force
+        self.retired: frozenset[str] = frozenset()  # external pools that some revision had
         self._first = first
-        self._by_version = {first.version: first}
-        self._numbered: dict[int, Policy] = {}
+        self._plug_ins = plug_ins
+        self._by_version: dict[str, Revision] = {}
         self._actions = set(first.actions)
 
     @property
@@ -97,53 +115,56 @@ class Revisions:
         """Of the revision in force, 0 where there is none."""
         return self.history[-1].number if self.history else 0
 
-    @property
-    def policy(self) -> Policy:
-        """The policy in force."""
-        return self.history[-1].policy if self.history else self._first
-
     def at(self, number: int) -> Policy:
         """The policy of a revision; of number 0 the first there is. Raises InputError for one that is not known."""
         if number == 0:
             return self.history[0].policy if self.history else self._first
-        if number not in self._numbered:
+        found = next((one for one in reversed(self.history) if one.number == number), None)
+        if found is None:
             raise InputError(f"there is no revision {number} of the policy")
-        return self._numbered[number]
+        return found.policy
 
     def resumed(self, number: int) -> Policy:
         """The policy that a state was folded by; where its revision is lost, the newest before it."""
-        past = [revision.policy for revision in self.history if revision.number <= number]
-        return past[-1] if past else self.at(0)
+        past = [revision for revision in self.history if revision.number <= number]
+        return past[-1].policy if past else self.at(0)
 
     def before(self, at_ms: int) -> Policy:
         """The policy that was in force just before a time of the log; the first there is, if none was yet."""
-        past = [revision.policy for revision in self.history if revision.at_ms < at_ms]
-        return past[-1] if past else self.at(0)
+        past = [revision for revision in self.history if revision.at_ms < at_ms]
+        return past[-1].policy if past else self.at(0)
 
     def made_under(self, version: str) -> Policy:
         """The policy that a decision names, or the one in force where nobody knows it."""
-        return self._by_version.get(version, self.policy)
+        known = self._by_version.get(version)
+        return self.policy if known is None else known.policy
+
+    def names(self, action: str) -> bool:
+        """Whether some revision has named an action."""
+        return action in self._actions
 
     def check_action(self, action: str) -> None:
         """Raise InputError for an action that no revision has named."""
-        if action not in self._actions:
+        if not self.names(action):
             raise InputError(f'the policy does not name action {action!r}: add [actions."{action}"]')
 
-    def written(self, source: Source) -> set[str]:
-        """The versions that came from this source."""
-        return {revision.version for revision in self.history if revision.source == source}
+    def says(self, policy: Policy, after: int = 0, source: Source | None = None) -> bool:
+        """Whether a revision after this number, from this source or any, is this policy."""
+        later = (one for one in self.history if one.number > after and source in (None, one.source))
+        return any(one.policy.version == policy.version for one in later)
 
     def check(self, record: PolicyRecord) -> Policy:
         """The policy of a record that is next. Raises InputError where it would be refused."""
         try:
-            policy = _policies.decode(record.policy)
+            policy = _decoded(bytes(record.policy))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"it cannot be read: {' '.join(str(error).split())}") from error
         if record.number <= self.number:
             raise StaleError(
                 f"it was made to follow revision {record.number - 1}, and revision {self.number} is in force"
             )
-        pools_of(policy)
+        for kind in sorted(policy.plug_ins - (self._plug_ins or frozenset()) if self._plug_ins is not None else ()):
+            raise InputError(f"the pool {kind!r} is code of somebody's own: name it in the setting plug_ins first")
         if self.history:
             refuse_kept(self.policy, policy)
         return policy
@@ -157,14 +178,16 @@ class Revisions:
             record = _records.decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"it cannot be read: {' '.join(str(error).split())}") from error
-        if self.history and record.version == self.history[-1].version:
+        document = bytes(record.policy)
+        if self.history and document == self.history[-1].document:
             return False  # said twice
         policy = self.check(record)
-        made = Revision(record.number, record.version, policy, record.who, record.why, record.source, at_ms)
+        made = Revision(record.number, record.version, record.who, record.why, record.source, at_ms, document)
         self.history.append(made)
-        self._numbered[made.number] = policy
-        self._by_version |= {made.version: policy, policy.version: policy}
+        self._by_version |= {made.version: made, policy.version: made}
         self._actions |= set(policy.actions)
+        self.retired = (self.retired | self.policy.external) - policy.external
+        self.policy = policy
         return True
 
 
@@ -193,10 +216,19 @@ def refuse_kept(old: Policy, new: Policy) -> None:
 
 
 def differences(old: Policy, new: Policy) -> list[tuple[str, object, object]]:
-    """(key, old value, new value) of all that differs, None where there is none; keys as a file has them."""
+    """(key, old value, new value) of all that differs, None where there is none; keys as a file has them.
+
+    The order of names differs too: it is that of pools in draws, and the first arm is the control.
+    """
     before, after = _flat("", msgspec.to_builtins(old)), _flat("", msgspec.to_builtins(new))
     keys: Sequence[str] = list(dict.fromkeys([*before, *after]))
-    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    found = [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+    return found or ([] if list(before) == list(after) else [("order of names", _names(before), _names(after))])
+
+
+def _names(flat: dict[str, object]) -> list[str]:
+    """Tables of tables, by name."""
+    return list(dict.fromkeys(key.rpartition(".")[0] for key in flat if key.count(".") > 1))
 
 
 def _flat(place: str, value: object) -> dict[str, object]:

@@ -13,7 +13,8 @@ from engine.offline.experiments import ExperimentResult
 from engine.policy import Policy
 from engine.revisions import differences
 
-NAME, CONTROL, ARM = "canary", "control", "canary"
+PREFIX, CONTROL, ARM = "canary-", "control", "canary"
+MISMATCH_CHANCE = 1e-6  # of a sample ratio: it is looked at often
 
 Look = Callable[[Policy], ExperimentResult]
 
@@ -40,12 +41,12 @@ class Verdict(NamedTuple):
     reason: str
 
 
-def tried_by_some(old: Policy, new: Policy, part: float) -> Policy:
-    """The old policy with an experiment whose one arm is the new one.
+def tried_by_some(old: Policy, new: Policy, part: float, name: str) -> Policy:
+    """The old policy with an experiment of this name whose one arm is the new one; other names, other users.
 
     Raises InputError where they differ in what is not decided for each feed, or a canary is under way.
     """
-    if NAME in old.experiments:
+    if any(known.startswith(PREFIX) for known in old.experiments):
         raise InputError("a canary is under way already: `feedloom policy rollback` ends it")
     changed = {key: value for key, _, value in differences(old, new)}
     try:
@@ -53,7 +54,7 @@ def tried_by_some(old: Policy, new: Policy, part: float) -> Policy:
             raise ValueError(f"{missing[0]} would not be there")
         canary = msgspec.convert({"share": part, "set": changed}, ArmPolicy)
         arms = {CONTROL: ArmPolicy(share=1.0 - part), ARM: canary}
-        return replace(old, experiments={**old.experiments, NAME: ExperimentPolicy(arms=arms)})
+        return replace(old, experiments={**old.experiments, name: ExperimentPolicy(arms=arms)})
     except (ValueError, msgspec.ValidationError) as error:
         raise InputError(f"a part of the users cannot try this, apply it to all: {error}") from error
 
@@ -73,7 +74,7 @@ def judged(result: ExperimentResult, guardrail: float, *, last: bool) -> tuple[V
     """The verdict, None if it is to go on, and what was seen in words."""
     control, canary = result.arms
     difference = canary.difference
-    if result.mismatch:
+    if result.mismatch and result.sample_ratio_chance < MISMATCH_CHANCE:
         return Verdict(kept=False, reason=result.mismatch), result.mismatch
     if difference is None or control.reward_per_feed is None:
         said = f"{canary.users} users of {canary.users + control.users} so far: too few to tell"

@@ -1,6 +1,7 @@
 """`feedloom policy`: look at a policy, put it into force, see who changed it, and take it back."""
 
 import getpass
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,8 +14,7 @@ from engine.errors import InputError
 from engine.offline.experiments import ExperimentResult
 from engine.policy import Policy
 from engine.revisions import Revision, differences
-from feedloom.canary import NAME as CANARY
-from feedloom.canary import Canary, Verdict, tried_by_some, watched
+from feedloom.canary import PREFIX, Canary, Verdict, tried_by_some, watched
 from feedloom.experiments_command import Place, results_under
 from feedloom.kafka_commands import json_option, show_document
 from feedloom.option_types import DurationType, PercentType
@@ -124,15 +124,18 @@ def try_first(
     """Let some users try a policy, and keep it or take it back. Exit 1 if it is taken back."""
     if options["url"] is not None and options["watch"] is None:
         raise InputError("to watch a canary of a server, say where its data is: --watch DIR")
-    tried = tried_by_some(now.policy, wanted, how.part)
+    name = f"{PREFIX}{now.number + 1}"
+    tried = tried_by_some(now.policy, wanted, how.part, name)
     begun = put(options, tried, who, f"canary of {how.part:.3g}: {why}", now.number)
     click.echo(f"revision {begun.number} lets {how.part:.3g} of the users try it", err=True)
     place = Place(None, options["watch"], options["bootstrap"], None, begun.at_ms)
 
     def look(policy: Policy) -> ExperimentResult:
-        return results_under(policy, place, CANARY, how.alpha)[0]
+        return results_under(policy, place, name, how.alpha)[0]
 
     verdict = Verdict(kept=False, reason="the canary was not watched to its end")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C does: what is left behind is taken back
+        signal.signal(number, lambda *_: sys.exit(1))
     try:
         verdict = watched(tried, how, look, lambda said: click.echo(said, err=True))
     finally:  # also when it is interrupted

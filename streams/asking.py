@@ -60,6 +60,11 @@ class Change(Struct, frozen=True):
     after: int | None = None
     source: Source = "command"
 
+    def check(self, revisions: Revisions) -> None:
+        """Raise InputError where it would be refused, before anything of it is run."""
+        if self.policy.version != revisions.policy.version:
+            revisions.check(self.record(revisions.number))
+
     def record(self, newest: int) -> PolicyRecord:
         """As it stands in topic `policy`, where the newest revision has this number. Raises InputError."""
         if self.after not in (None, newest):

@@ -9,13 +9,11 @@ Where the disk refuses, nothing is acknowledged, and the engine begins anew from
 import asyncio
 import logging
 import time
-from asyncio import Future
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from engine.decision import Decision
 from engine.errors import InputError
@@ -25,7 +23,8 @@ from engine.pools import check_request
 from engine.revisions import Revision, Revisions
 from streams.asking import BusyError, Change, Erased, Ordered, UnavailableError
 from streams.beside import Beside
-from streams.embedded import warm_up
+from streams.embedded import tried
+from streams.lane import Lane, R, T
 from streams.local_partitions import LocalPartitions
 from streams.local_topics import TIDY_MS, LocalTopics, wall_ms
 from streams.policy_watch import changes
@@ -38,62 +37,6 @@ RETRY_SECONDS = 1.0  # after the disk refused something
 TICK_SECONDS = 0.5  # between two looks at whether a clock has to be moved
 
 FAILURES = (OSError, StoreError)  # of the disk
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-class Lane(Generic[T, R]):
-    """Those who wait for one kind of answer, the first to come first; a turn answers some of them together."""
-
-    def __init__(
-        self,
-        answer: Callable[[list[T]], Sequence[R | InputError]],
-        most: int,
-        weight: Callable[[T], int] = lambda _: 1,
-    ) -> None:
-        """A turn takes at least one of them, and no more when those that it took weigh so much."""
-        self.waiting: deque[tuple[T, Future[R]]] = deque()
-        self._answer = answer
-        self._most = most
-        self._weight = weight
-        self._taken: list[tuple[T, Future[R]]] = []
-        self._outcomes: Sequence[R | InputError] = ()
-
-    def come(self, given: T) -> "Future[R]":
-        """One more; the future is its answer."""
-        done: Future[R] = asyncio.get_running_loop().create_future()
-        self.waiting.append((given, done))
-        return done
-
-    def turn(self) -> bool:
-        """Answer some, and tell nobody yet; whether there were any."""
-        weight = 0
-        while self.waiting and weight < self._most:
-            self._taken.append(self.waiting.popleft())
-            weight += self._weight(self._taken[-1][0])
-        if self._taken:
-            self._outcomes = self._answer([given for given, _ in self._taken])
-        return bool(self._taken)
-
-    def settle(self) -> None:
-        """Tell those who were answered, if they are still there."""
-        for (_, done), outcome in zip(self._taken, self._outcomes, strict=True):
-            if done.done():
-                continue
-            if isinstance(outcome, InputError):
-                done.set_exception(outcome)
-            else:
-                done.set_result(outcome)
-        self._taken, self._outcomes = [], ()
-
-    def refuse(self, trouble: str) -> None:
-        """Tell everybody that there is no answer."""
-        for _, done in (*self._taken, *self.waiting):
-            if not done.done():
-                done.set_exception(UnavailableError(trouble))
-        self._taken, self._outcomes = [], ()
-        self.waiting.clear()
 
 
 class DurableEngine:
@@ -142,11 +85,13 @@ class DurableEngine:
         Raises InputError for what the policy refuses, and where the id has another decision; UnavailableError and
         BusyError.
         """
-        check_request(request, self.revisions.policy)
+        self._refuse_in_trouble()
+        check_request(request, self.revisions.policy, self.revisions.retired)
         return await self._answered(self._asks, request)
 
     async def report(self, reactions: Sequence[Reaction]) -> None:
         """Take reactions, all or none. Raises InputError for an action without a policy, and as `ask` does."""
+        self._refuse_in_trouble()
         for reaction in reactions:
             if not isinstance(reaction, Seen):
                 self.revisions.check_action(reaction.action)
@@ -167,8 +112,10 @@ class DurableEngine:
 
     async def apply(self, change: Change) -> Revision:
         """Put a policy into force, from the next turn on. Raises InputError where it is refused; and as `ask`."""
+        self._refuse_in_trouble()
         try:
-            await asyncio.to_thread(warm_up, change.policy)  # so that nobody waits for what it has not used before
+            change.check(self.revisions)
+            await asyncio.to_thread(tried, change.policy)  # so that nobody waits for what it has not used before
             return await self._answered(self._changes, change)
         except InputError as error:
             self._refuse_policy(change.why, error)
@@ -186,8 +133,7 @@ class DurableEngine:
 
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; None where there is none. Raises UnavailableError."""
-        if self.trouble:
-            raise UnavailableError(self.trouble)
+        self._refuse_in_trouble()
         try:
             return self.partitions.find(user, request_id)
         except StoreError as error:
@@ -214,9 +160,13 @@ class DurableEngine:
         """How many clients wait for the next turns."""
         return sum(len(lane.waiting) for lane in self._lanes)
 
-    async def _answered(self, lane: Lane[T, R], given: T) -> R:
+    def _refuse_in_trouble(self) -> None:
+        """Raise UnavailableError before anything is judged by policies that may not be read yet."""
         if self.trouble:
             raise UnavailableError(self.trouble)
+
+    async def _answered(self, lane: Lane[T, R], given: T) -> R:
+        self._refuse_in_trouble()
         if self.waiting >= self._settings.http_pending_max:
             raise BusyError(f"{self.waiting} requests are waiting already")
         done = lane.come(given)
@@ -364,10 +314,11 @@ class DurableEngine:
         async for found in changes(path):
             try:
                 if isinstance(found, InputError):
+                    self._refuse_in_trouble()
                     self._refuse_policy(why, found)
-                else:
+                elif self.partitions.news.is_new(found, self.revisions):
                     await self.apply(Change(found, "feedloom serve", why, source="file"))
-            except (InputError, UnavailableError, BusyError) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, the next change is looked at
                 log.error("the policy file is not put into force until it changes again: %s", error)
 
     async def _end_work(self) -> None:

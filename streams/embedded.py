@@ -167,6 +167,16 @@ class EmbeddedRunner:
         return lessons
 
 
+def tried(policy: Policy) -> None:
+    """`warm_up`, where whatever goes wrong says that the policy is no use. Raises InputError."""
+    try:
+        warm_up(policy)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"no feed can be made by it: {error!r}") from error
+
+
 def warm_up(policy: Policy) -> None:
     """Compile or load all that answering and learning need, before somebody waits for it: by a very short life."""
     runner, action = EmbeddedRunner(policy), min(policy.likes)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +18,10 @@ from engine.population_record import PopulationRecord, population_of
 from engine.revisions import PolicyRecord, Revisions, next_record
 from streams.broker import Consumer, ConsumerRecord, KafkaError, Place, Producer, whole_topic
 from streams.codec import decode_item
-from streams.embedded import warm_up
+from streams.embedded import tried
 from streams.messages import Message
-from streams.policy_watch import changes
-from streams.sending import send
+from streams.policy_watch import FileNews, changes
+from streams.sending import acknowledged, on_their_way, send
 from streams.settings import Settings
 from streams.telling import alert
 
@@ -36,6 +37,7 @@ class Refused(NamedTuple):
 
     offset: int
     reason: str
+    at: float  # the process's own clock, in seconds
 
 
 def message_of(record: PolicyRecord) -> Message:
@@ -49,10 +51,13 @@ class FactsReader:
     def __init__(self, settings: Settings, policy: Policy | None) -> None:
         """Begin with a population that has seen nothing, and no item. `policy` is what a file says."""
         first = policy or Policy()
-        self.revisions = Revisions(first)
+        own = policy.plug_ins if policy else frozenset[str]()
+        self.revisions = Revisions(first, own | settings.plug_in_kinds)
+        self.news = FileNews(policy)
         self.facts = Facts(first, fit(Sums(), first))
         self.refused: list[Refused] = []  # that came since `start`, until somebody tells
-        self._file_policy = policy
+        self.unusable: list[str] = []  # what is in force and no use here, until it is told
+        self._tried = 0  # the revision that was tried last
         self._policies_to = 0  # the next offset of topic `policy`
         self._has_read = asyncio.Condition()
         self.versions: set[int] = set()  # of the population, that stand in its topic
@@ -70,20 +75,27 @@ class FactsReader:
         await self._begin_policy()
 
     async def _begin_policy(self) -> None:
-        """Put what the file says into force, if nobody has read that from a file before; or the defaults."""
-        policy, newest = self._file_policy, self.revisions.number
-        if newest and (policy is None or policy.version in self.revisions.written("file")):
-            return
-        why = "the file has changed" if newest else "the first policy"
-        record = next_record(policy or self.revisions.policy, newest, "feedloom worker", why, "file")
-        producer = Producer(self._settings)
-        await producer.start()
-        try:
-            await send(producer, [message_of(record)])
-        finally:
-            await producer.stop()
-        while self.revisions.number == newest and not self.refused:
-            await self._read()
+        """Put what the file says into force, if nobody has ever said it; or the defaults, if there is nothing.
+
+        Raises InputError where no feed can be made by what is in force.
+        """
+        if self.news.due(self.revisions):
+            newest = self.revisions.number
+            why = "the file has changed" if newest else "the first policy"
+            policy = self.news.policy or self.revisions.policy
+            record = next_record(policy, newest, "feedloom worker", why, "file")
+            producer = Producer(self._settings)
+            await producer.start()
+            try:
+                ((_, offset),) = await acknowledged(await on_their_way(producer, [message_of(record)]))
+            finally:
+                await producer.stop()
+            while self._policies_to <= offset:
+                await self._read()
+        if self.news.policy and self.news.policy.version != self.revisions.policy.version:
+            log.warning("the policy file is not what is in force: `feedloom policy apply` puts it there")
+        if self.unusable:
+            raise InputError(self.unusable[0])
 
     async def read_policies(self) -> None:
         """Return when all is read that stands in `policy` now."""
@@ -123,24 +135,25 @@ class FactsReader:
         known = self.facts
         now, before = (policy, population, catalogue), (known.policy, known.population, known.catalogue)
         if any(one is not other for one, other in zip(now, before, strict=True)):
-            self.facts = Facts(policy, population, catalogue, known=known.items)
+            self.facts = Facts(policy, population, catalogue, known=known.items, retired=self.revisions.retired)
 
     async def _take_policies(self, records: Sequence[ConsumerRecord]) -> Policy:
-        """The policy in force."""
-        before = self.revisions.policy
+        """The policy to make feeds by: the one in force, or the one before where that fails here."""
         for record in records:
             self._policies_to = record.offset + 1
             try:
                 self.revisions.take(record.value or b"", record.timestamp)
             except InputError as error:
                 log.error("offset %d of topic %s is refused: %s", record.offset, record.topic, error)
-                self.refused.append(Refused(record.offset, str(error)))
-        policy = self.revisions.policy
-        if policy is not before and self.facts.policy is before:
-            try:
-                await asyncio.to_thread(warm_up, policy)  # so that no request waits for what is new in it
-            except InputError as error:
-                log.error("revision %d of the policy fails here: %s", self.revisions.number, error)
+                self.refused.append(Refused(record.offset, str(error), time.monotonic()))
+        if self.revisions.number == self._tried:
+            return self.facts.policy
+        self._tried, policy = self.revisions.number, self.revisions.policy
+        try:
+            await asyncio.to_thread(tried, policy)  # so that no request waits for what is new in it
+        except InputError as error:
+            self.unusable.append(f"revision {self._tried} of the policy is in force and fails here: {error}")
+            return self.facts.policy
         return policy
 
     async def _newest(self, records: Sequence[ConsumerRecord]) -> Population:
@@ -172,6 +185,8 @@ async def publishing(settings: Settings, facts: FactsReader, path: Path) -> None
             try:
                 if isinstance(found, InputError):
                     raise found
+                if not facts.news.is_new(found, facts.revisions):
+                    continue
                 newest, why = facts.revisions.number, f"{path.name} has changed"
                 record = next_record(found, newest, "feedloom worker", why, "file")
                 await send(producer, [message_of(record)])

@@ -115,6 +115,7 @@ class Fitter:
         if due is None:
             return
         records, version = due
+        await self._facts.read_policies()  # the one in force at that time is to be known
         value = await asyncio.to_thread(fitted, records, self._facts.revisions.before(version), version)
         passing("before-population")
         await (await self._producer.send(Message("population", str(version).encode(), value)))

@@ -20,6 +20,7 @@ from streams.answers import RECENT_MS, Answers, Identity, decided
 from streams.asking import BusyError, Change, Erased, Ordered, UnavailableError, check_slots
 from streams.broker import Consumer, KafkaError, Place, Producer, partition_of, since
 from streams.codec import encode
+from streams.embedded import tried
 from streams.facts import FactsReader, message_of
 from streams.messages import Message
 from streams.orders import RAW
@@ -83,7 +84,7 @@ class Gateway:
 
     async def ask(self, request: Request) -> Decision:
         """The decision of a request, as soon as a worker has made it; the same one if it has one already."""
-        check_request(request, self._facts.facts.policy)
+        check_request(request, self.revisions.policy, self.revisions.retired)
         identity = (request.user, request.request_id)
         made = self._answers.at_hand(identity, _before_now(0)) or await self._asked(request, identity)
         check_slots(request, made.request.slots)
@@ -141,9 +142,12 @@ class Gateway:
 
     async def apply(self, change: Change) -> Revision:
         """Send it, and wait until this worker has read it; the others do a moment sooner or later."""
+        if change.policy.version == self.revisions.policy.version:
+            return self.revisions.history[-1]
         try:
             record = change.record(self.revisions.number)
             self.revisions.check(record)
+            await asyncio.to_thread(tried, change.policy)
         except InputError as error:
             said = f"{change.why}: refused, revision {self.revisions.number} stays in force: {error}"
             await alert(self._producer, "policy-refused", said)
@@ -154,10 +158,10 @@ class Gateway:
                 await self._facts.until(lambda: self.revisions.number >= record.number)
         if self.revisions.number < record.number:
             raise UnavailableError("the policy was sent, and this worker has not read it yet")
-        taken = next(one for one in self.revisions.history if one.number == record.number)
-        if taken.version != record.version:
-            raise StaleError(f"{taken.who} was faster, and revision {taken.number} is another policy")
-        return taken
+        for taken in self.revisions.history:
+            if (taken.number, taken.version) == (record.number, record.version):
+                return taken
+        raise StaleError(f"somebody else was faster, and revision {record.number} is another policy")
 
     async def find(self, user: str, request_id: str) -> Decision | None:
         """A decision that still takes reactions; one of long ago has to be looked for in `feeds`."""

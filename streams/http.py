@@ -255,7 +255,7 @@ class _Face:
 
 def _in_force(revision: Revision, *, whole: bool) -> InForce:
     about = (revision.number, revision.version, revision.who, revision.why, revision.source, revision.at_ms)
-    return InForce(*about, Raw(msgspec.json.encode(revision.policy)) if whole else None)
+    return InForce(*about, Raw(revision.document) if whole else None)
 
 
 def is_loopback(host: str) -> bool:

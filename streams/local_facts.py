@@ -43,9 +43,10 @@ class Fit(NamedTuple):
 class LocalFacts:
     """The newest facts; a turn takes `facts` as one value."""
 
-    def __init__(self, topics: LocalTopics, first: Policy) -> None:
+    def __init__(self, topics: LocalTopics, first: Policy, plug_ins: frozenset[str]) -> None:
         """Of these topics; `read` reads them. The `first` policy counts where they hold none."""
-        self.revisions = Revisions(first)
+        self.revisions = Revisions(first, plug_ins)
+        self._plug_ins = plug_ins
         self.facts = Facts(first, fit(Sums(), first))
         self._topics = topics
         self._first = first
@@ -59,19 +60,20 @@ class LocalFacts:
         self._catalogue = CatalogueWriter()
         for chunk in self._topics.log("items").read():
             take_items(self._catalogue, chunk)
-        self.revisions = Revisions(self._first)
+        revisions = Revisions(self._first, self._plug_ins)
         for chunk in self._topics.log("policy").read():
             for record in chunk:
                 with suppress(InputError):  # it was refused when it came
-                    self.revisions.take(record.value or b"", record.at_ms)
-        policy = self.revisions.policy
-        self.facts = Facts(policy, fit(Sums(), policy), self._catalogue.version())
+                    revisions.take(record.value or b"", record.at_ms)
+        self.revisions = revisions
+        policy = revisions.policy
+        self.facts = Facts(policy, fit(Sums(), policy), self._catalogue.version(), retired=revisions.retired)
         versions = self._latest("population", 0)
         self._versions = sorted(int(key) for key, value in versions.items() if key.isdigit() and value)
         if self._versions:
             population = self._readable(versions[str(self._versions[-1]).encode()])
             if population is not None:
-                self.facts = Facts(policy, population, self.facts.catalogue)
+                self.facts = self._changed(population=population)
         self._fits = Fits(self._topics.partitions)
         of_partitions = (self._latest("sums", number) for number in range(self._topics.partitions))
         self._new_sums = [value for latest in of_partitions for value in latest.values()]
@@ -117,6 +119,7 @@ class LocalFacts:
             population or facts.population,
             catalogue or facts.catalogue,
             known=known or facts.items,
+            retired=self.revisions.retired,
         )
 
     def take_sums(self, value: bytes) -> None:

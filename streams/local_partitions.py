@@ -32,6 +32,7 @@ from streams.local_undo import fold_anew, put_in_place
 from streams.log import LogRecord, Unwritten
 from streams.messages import Message, Record
 from streams.partition import version_at
+from streams.policy_watch import FileNews
 from streams.settings import Settings
 from streams.store_folder import damaged_folders
 
@@ -57,8 +58,9 @@ class LocalPartitions:
     def __init__(self, topics: LocalTopics, policy: Policy | None, settings: Settings) -> None:
         """Over these topics; `recover` reads them. `policy` is what a file says, None without one."""
         self.topics = topics
-        self.shared = LocalFacts(topics, policy or Policy())
-        self._file_policy = policy
+        own = policy.plug_ins if policy else frozenset[str]()
+        self.shared = LocalFacts(topics, policy or Policy(), own | settings.plug_in_kinds)
+        self.news = FileNews(policy)
         self._settings = settings
         self.halted = False  # whether recovery and re-folds are to end soon
         self._ground = Ground(topics, self.shared.revisions, settings, lambda: not self.halted)
@@ -89,12 +91,13 @@ class LocalPartitions:
 
     def _begin_policy(self) -> None:
         """Put what the file says into force, if nobody has read that from a file before; or the defaults."""
-        revisions, policy = self.shared.revisions, self._file_policy
-        if revisions.number and (policy is None or policy.version in revisions.written("file")):
+        revisions = self.shared.revisions
+        if not self.news.due(revisions):
             return
+        policy = self.news.policy or revisions.policy
         why = "the file has changed" if revisions.number else "the first policy"
         try:
-            self.apply(next_record(policy or revisions.policy, revisions.number, "feedloom serve", why, "file"))
+            self.apply(next_record(policy, revisions.number, "feedloom serve", why, "file"))
         except InputError as error:
             self.alert("policy-refused", f"the policy of the file is not in force: {error}")
 

@@ -59,13 +59,17 @@ class KafkaTarget:
     def apply(self, change: Change) -> Revision:
         """Returns when it is in the topic as the revision in force; workers take it when they read it."""
         known = self.revisions()
+        if known and known[-1].policy.version == change.policy.version:
+            return known[-1]
         record = change.record(known[-1].number if known else 0)
         if known:
             refuse_kept(known[-1].policy, change.policy)
         with producing(self._settings) as producer:
             value = msgspec.json.encode(record)
             producer.send(self._settings.topic("policy"), value, record.key.encode()).get(DELIVERY_SECONDS_MAX)
-        taken = next(one for one in self.revisions() if one.number == record.number)
+        taken = next((one for one in self.revisions() if one.number == record.number), None)
+        if taken is None:
+            raise InputError("the policy was sent and is not in force: `feedloom tail policy` shows why")
         if taken.version != record.version:
             raise StaleError(f"{taken.who} was faster, and revision {taken.number} is another policy")
         return taken
@@ -114,13 +118,13 @@ class ServerTarget:
         """The latest revisions of the policy, so many at most, the oldest first."""
         numbers = [one["number"] for one in self._call("GET", "/v1/policy/history")["revisions"]]
         paths = [f"/v1/policy?revision={number}" for number in numbers[-(most or 0) :]]
-        return [msgspec.convert(self._call("GET", path), Revision) for path in paths]
+        return [_revision(self._call("GET", path)) for path in paths]
 
     def apply(self, change: Change) -> Revision:
         """Returns when it is in force."""
         document = msgspec.Raw(msgspec.json.encode(change.policy))
         body = {"policy": document, "who": change.who, "why": change.why, "after": change.after}
-        return msgspec.convert(self._call("POST", "/v1/policy", msgspec.json.encode(body)), Revision)
+        return _revision(self._call("POST", "/v1/policy", msgspec.json.encode(body)))
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
         if not self._address.startswith(("http://", "https://")):
@@ -137,6 +141,11 @@ class ServerTarget:
             raise InputError(f"{self._address} refused ({error.code}): {reason}") from error
         except (URLError, OSError) as error:
             raise InputError(f"{self._address} does not answer: {getattr(error, 'reason', error)}") from error
+
+
+def _revision(answer: dict[str, Any]) -> Revision:
+    document = msgspec.json.encode(answer.pop("policy"))
+    return Revision(**answer, document=document)
 
 
 class FolderTarget:

@@ -165,6 +165,7 @@ class Ownership(Rebalanced):  # type: ignore[misc]  # it has no type hints
             if unnoted:
                 await checkpoints.whole(store)
             await self._pass_over_lost(partition, ("feeds", "feedback"))
+            await self._facts.read_policies()
             await refold(partition, self._settings, lambda messages: send(self._producer, messages), wanted)
             await self._pass_over_lost(partition, ("requests",))
         except BaseException:

@@ -42,6 +42,10 @@ def version_at(at_ms: int, policy: Policy) -> int:
     return at_ms // policy.population.every_ms * policy.population.every_ms
 
 
+class NotYetKnownError(Exception):
+    """A reaction names what no policy has named that was read until now."""
+
+
 class Partition:
     """The owner of one partition's state."""
 
@@ -127,21 +131,21 @@ class Partition:
         offset = str(record.offset).encode()
         return Message("feeds", record.key, encode(outcome), ((REQUEST_OFFSET, offset),), self.number)
 
-    def react(self, record: Record, last_ms: int | None = None) -> list[Message]:
+    def react(self, record: Record, last_ms: int | None = None, *, sure: bool = True) -> list[Message]:
         """Fold a reaction; its log time moves the clock, even if it cannot be read.
 
         `last_ms` is the time of the last reaction of this turn: sums that it will make outdated are not sent.
+        Raises NotYetKnownError, and nothing is done, for what no policy names, unless it is `sure` that all are
+        read.
         """
         if record.offset < self.position.feedback:
             return []
+        read = self._read_reaction(record, sure=sure)
         messages = self._turn_clock(record.at_ms, record.at_ms if last_ms is None else last_ms)
         self.position.feedback = record.offset + 1
-        try:
-            reaction = self._read_reaction(record)
-            if isinstance(reaction, Switch):
-                self._revisions.at(reaction.number)
-        except InputError as error:
-            return [*messages, *self.dead_letter("feedback", record, error)]
+        if isinstance(read, InputError):
+            return [*messages, *self.dead_letter("feedback", record, read)]
+        reaction = read
         if isinstance(reaction, Erase):
             self.forget(reaction.user, record.at_ms)
             fact = ErasedFact(reaction.user, self.number, record.at_ms)
@@ -194,14 +198,14 @@ class Partition:
     def _switch(self, number: int) -> None:
         """Fold by this revision from here on; sums hold what was learned by the one before."""
         self.position.policy, policy = number, self._revisions.at(number)
-        if policy is not self.policy:
+        if policy.version != self.policy.version:
             self._keep_sums(self.position.version)
             self.policy = policy
 
     @property
     def outdated(self) -> bool:
         """Whether it is folded by another policy than the one in force."""
-        return self.policy is not self._revisions.policy
+        return self.policy.version != self._revisions.policy.version
 
     def give_up_oldest(self) -> None:
         """Go on with what the oldest quarantine that waits was to leave out: it cannot be taken out any more."""
@@ -251,19 +255,29 @@ class Partition:
         self._check_key(record, event.user)
         return event
 
-    def _read_reaction(self, record: Record) -> Reaction | Erase | Quarantine | Switch | None:
-        """The reaction of a record, or what an operator or worker wrote; None for a tick."""
-        event = self._decoded(record)
-        if isinstance(event, Tick):
-            return None
-        if isinstance(event, Switch):
-            return event
-        if not isinstance(event, Seen | Acted | Organic | Erase | Quarantine):
-            raise InputError(f"a {type(event).__name__.lower()} stands among the reactions")
-        if event.user is not None:
-            self._check_key(record, event.user)
-        if isinstance(event, Acted | Organic):
-            self._revisions.check_action(event.action)
+    def _read_reaction(
+        self, record: Record, *, sure: bool
+    ) -> Reaction | Erase | Quarantine | Switch | InputError | None:
+        """The reaction of a record, what an operator or worker wrote, or why it is of no use; None for a tick."""
+        try:
+            event = self._decoded(record)
+            if isinstance(event, Tick):
+                return None
+            if not isinstance(event, Seen | Acted | Organic | Erase | Quarantine | Switch):
+                raise InputError(f"a {type(event).__name__.lower()} stands among the reactions")
+            if not isinstance(event, Switch) and event.user is not None:
+                self._check_key(record, event.user)
+        except InputError as error:
+            return error
+        try:
+            if isinstance(event, Switch):
+                self._revisions.at(event.number)
+            elif isinstance(event, Acted | Organic):
+                self._revisions.check_action(event.action)
+        except InputError as error:
+            if not sure:
+                raise NotYetKnownError from error
+            return error
         return event
 
     def _decoded(self, record: Record) -> object:

@@ -19,7 +19,7 @@ from streams.failpoints import passing
 from streams.fitter import Fitter
 from streams.messages import Message
 from streams.ownership import RETRY_SECONDS, STOP_SECONDS, Ownership
-from streams.partition import version_at
+from streams.partition import NotYetKnownError, Partition, version_at
 from streams.remaking import Remaking
 from streams.sending import acknowledged, on_their_way, send
 from streams.settings import Settings
@@ -29,6 +29,7 @@ from streams.telling import alert, tell_lag, tell_metric, tell_offsets
 log = logging.getLogger(__name__)
 
 WAIT_MS = 50  # for records, when there are none
+REFUSED_SECONDS = 10.0  # that a refused policy is remembered by who is not to tell of it
 TICK_SECONDS = 0.5  # at least, between two ticks of one partition
 
 
@@ -111,9 +112,16 @@ class Partitions:
             self._fitter = None
 
     async def _tell_refused(self) -> None:
-        """Say which policies were refused: the owner of partition 0, or each worker would."""
-        refused, self._facts.refused = self._facts.refused, []
-        for offset, reason in refused if 0 in self._owned else ():
+        """Say which policies were refused: the owner of partition 0, or each worker would; and what fails here."""
+        refused, unusable = self._facts.refused, self._facts.unusable
+        self._facts.refused, self._facts.unusable = [], []
+        for said in unusable:
+            await alert(self._producer, "policy-unusable", said)
+        if 0 not in self._owned:  # whoever has it tells; nobody may have it for a moment
+            recently = time.monotonic() - REFUSED_SECONDS
+            self._facts.refused = [one for one in refused if one.at > recently] + self._facts.refused
+            return
+        for offset, reason, _ in refused:
             kept = self._facts.revisions.number
             said = f"the policy at offset {offset} is refused and revision {kept} stays in force: {reason}"
             await alert(self._producer, "policy-refused", said, offset=offset, revision=kept)
@@ -203,7 +211,7 @@ class Partitions:
             records = self._taken("feedback", turned, self._settings.reactions_per_turn)
             try:
                 for record in records:
-                    messages += self._owned[turned].partition.react(plain(record), records[-1].timestamp)
+                    messages += await self._reacted(self._owned[turned].partition, record, records[-1].timestamp)
             except StoreError:
                 await acknowledged(decided)  # or what is folded again would not see them, and decide once more
                 raise
@@ -212,6 +220,14 @@ class Partitions:
         self._note_offsets(await acknowledged(decided + rest))
         if decided or rest:
             passing("after-acknowledgement")
+
+    async def _reacted(self, partition: Partition, record: ConsumerRecord, last_ms: int) -> list[Message]:
+        """Fold a reaction; what it names may stand in `policy` by now, and not have been read."""
+        try:
+            return partition.react(plain(record), last_ms, sure=False)
+        except NotYetKnownError:
+            await self._facts.read_policies()
+            return partition.react(plain(record), last_ms)
 
     async def _send(self, messages: list[Message]) -> None:
         await send(self._producer, messages)

@@ -70,10 +70,18 @@ def _refused(reason: str, keys: list[str], path: Path, value: object, place: lis
     else:
         words = [word.strip("`,:") for word in reason.split()]
         spot = [*keys, *[word for word in words if word in table][:1]]
-    line = line_of(path.read_text(encoding="utf-8"), spot)
+    line = _line(path, spot)
     where = f"{path}, line {line}" if line else str(path)
     table_name = f"[{'.'.join(keys)}] " if keys else ""
     return RefusedError(f"{where}: {table_name}{reason}; {help_}")
+
+
+def _line(path: Path, keys: list[str]) -> int | None:
+    """The line of a key; None where the file is another one by now."""
+    try:
+        return line_of(path.read_text(encoding="utf-8"), keys)
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _nearest(word: str, words: list[str]) -> str | None:

@@ -1,4 +1,8 @@
-"""A policy file that is watched: what is new in it, once it is written whole."""
+"""A policy file that is watched: what is new in it, once it is written whole.
+
+A file counts when it says something new. What a file said once and an operator has taken back is not new because a
+process starts, or sees the file later than another one.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import InputError
 from engine.policy import Policy
+from engine.revisions import Revisions
 from streams.policy_file import read_policy
 
 LOOK_SECONDS = 0.5  # between two looks at the file; what is new has to look the same twice
@@ -13,24 +18,53 @@ LOOK_SECONDS = 0.5  # between two looks at the file; what is new has to look the
 Sign = tuple[int, int, int]
 
 
+class FileNews:
+    """What the file of this process said last, and which revision was in force then."""
+
+    def __init__(self, policy: Policy | None) -> None:
+        """As the process began; None where there is no file."""
+        self.policy = policy
+        self._began = True
+        self._number = 0
+
+    def due(self, revisions: Revisions) -> bool:
+        """Whether what the file said as the process began is to be put into force: nobody has ever said it."""
+        self._number = revisions.number
+        if self.policy is None:
+            return not revisions.number
+        return not revisions.says(self.policy)
+
+    def is_new(self, policy: Policy, revisions: Revisions) -> bool:
+        """Whether this is to be put into force, that the file says now.
+
+        Not what it said before, nor what another process has put into force since, because the file said it there.
+        """
+        known, number = self.policy, self._number
+        self.policy, self._number = policy, revisions.number
+        if policy.version in (known and known.version, revisions.policy.version):
+            return False
+        return not revisions.says(policy, after=number, source="file")
+
+
 async def changes(path: Path) -> AsyncIterator[Policy | InputError]:
-    """Each policy that the file holds from now on, or why it holds none; for ever.
+    """What the file holds now, and each time that it has changed, or why it holds no policy; for ever.
 
     A file that is missing for a moment, as while an editor replaces it, is waited for.
     """
-    known = seen = sign_of(path)
+    known = seen = None
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
         sign = sign_of(path)
         settled, seen = sign == seen, sign
-        if not settled or sign in (known, None):
-            continue
-        known = sign
-        try:
-            found: Policy | InputError = await asyncio.to_thread(read_policy, path)
-        except InputError as error:
-            found = error
-        yield found
+        if settled and sign not in (known, None):
+            known = sign
+            try:
+                found: Policy | InputError = await asyncio.to_thread(read_policy, path)
+            except InputError as error:
+                found = error
+            except Exception as error:  # noqa: BLE001  whatever it is, the next change is looked at
+                found = InputError(f"{path} cannot be read: {error!r}")
+            yield found
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def sign_of(path: Path) -> Sign | None:

@@ -58,7 +58,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     topic_prefix: str = "feedloom."
     group: str = "feedloom"  # of all workers of one product
     state_folder: Path = Path("feedloom-state")  # a store for each partition that this worker owns
-    policy: Path | None = None  # TOML file; None is the default policy
+    policy: Path | None = None  # TOML file; None is what the topic has, at first the default policy
+    plug_ins: str = ""  # pools "module:Class" that a published policy may name, beside the file's; with commas
     requests_per_turn: int = 64  # a cycle answers at most so many requests of a partition,
     reactions_per_turn: int = 256  # then folds so many reactions
     value_bytes_max: int = 262_144  # of one request or reaction; more is a dead letter
@@ -112,6 +113,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(f"security_protocol {protocol} has no certificate whose name could be checked")
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ValueError("ssl_keyfile needs ssl_certfile, whose key it is")
+
+    @property
+    def plug_in_kinds(self) -> frozenset[str]:
+        """The kinds of `plug_ins`."""
+        return frozenset(kind.strip() for kind in self.plug_ins.split(",") if kind.strip())
 
     def topic(self, name: str) -> str:
         """The full name of a topic."""

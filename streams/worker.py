@@ -82,7 +82,11 @@ class FactsService(Hosted):
         except InputError as error:
             refuse(error)
             return
-        await facts.start()
+        try:
+            await facts.start()
+        except InputError as error:
+            refuse(error)
+            return
         await self.begin(facts.run())
 
     async def on_stop(self) -> None:

@@ -18,9 +18,10 @@ from engine.offline.comparisons import Difference, Interval
 from engine.offline.experiments import ArmResult, ExperimentResult
 from engine.policy import ActionPolicy, BlendPolicy, MemoryPolicy, Policy
 from engine.pool_policy import PoolPolicy
-from feedloom.canary import ARM, CONTROL, NAME, judged, tried_by_some
+from feedloom.canary import ARM, CONTROL, PREFIX, judged, tried_by_some
 from feedloom.cli import cli
 
+NAME = f"{PREFIX}2"
 POLICY = Policy(pools={"a": PoolPolicy("external"), "b": PoolPolicy("external")})
 TOML = """
 [pools.a]
@@ -33,7 +34,7 @@ kind = "external"
 def result(low: float, high: float, *, control: float = 1.0, mismatch: str | None = None) -> ExperimentResult:
     difference = Difference((low + high) / 2, 0.1, Interval(low, high), Interval(low, high))
     arms = [ArmResult(CONTROL, 0.9, 900, 9000, control, None), ArmResult(ARM, 0.1, 100, 900, control, difference)]
-    return ExperimentResult(NAME, NAME, 0.05, arms, {}, 0, 0.5, mismatch)
+    return ExperimentResult(NAME, NAME, 0.05, arms, {}, 0, 1e-9 if mismatch else 0.5, mismatch)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_the_canarys_users_have_the_new_policy_and_the_others_the_old() -> None:
         actions={"like": ActionPolicy(3.0)},
         blend=BlendPolicy(epsilon=0.125),
     )
-    tried = tried_by_some(POLICY, new, 0.25)
+    tried = tried_by_some(POLICY, new, 0.25, NAME)
     users = [f"u{number}" for number in range(2000)]
     arms = {user: arms_of(tried.experiments, user)[NAME] for user in users}
     share = sum(arm == ARM for arm in arms.values()) / len(users)
@@ -82,7 +83,7 @@ def test_the_canarys_users_have_the_new_policy_and_the_others_the_old() -> None:
         wanted = new if arms[user] == ARM else POLICY
         assert (under.pools, under.actions, under.blend) == (wanted.pools, wanted.actions, wanted.blend)
     with pytest.raises(InputError, match="is under way already"):
-        tried_by_some(tried, new, 0.1)
+        tried_by_some(tried, new, 0.1, "canary-3")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_the_canarys_users_have_the_new_policy_and_the_others_the_old() -> None:
 )
 def test_what_is_not_decided_for_each_feed_cannot_be_tried_by_some(new: Policy) -> None:
     with pytest.raises(InputError, match="a part of the users cannot try this"):
-        tried_by_some(POLICY, new, 0.1)
+        tried_by_some(POLICY, new, 0.1, NAME)
 
 
 @contextmanager

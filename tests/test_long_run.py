@@ -5,7 +5,7 @@ import pytest
 
 from engine.decision import difference
 from engine.events import Acted, Request, Seen
-from engine.long_run import GAIN, long_run_floors, rounded_floors
+from engine.long_run import MOST, long_run_floors, rounded_floors
 from engine.policy import Policy, PopulationPolicy
 from engine.pool_policy import PoolPolicy
 from engine.tallies import RankTallies
@@ -47,7 +47,8 @@ def lived(policy: Policy, rates: dict[str, float], feeds: int) -> dict[str, floa
 
 def test_what_is_missing_is_made_up_for_and_what_is_there_anyway_is_not_asked_for() -> None:
     policy = policy_of(a=0.0, b=0.1, c=0.2)
-    assert long_run_floors({}, policy) == {"b": 0.1 + GAIN * 0.1, "c": 1.0}
+    assert long_run_floors({}, policy) == {"b": 0.1, "c": 0.2}
+    assert long_run_floors(viewed(a=1e6, b=0.0, c=0.0), policy) == {"b": MOST * 0.1, "c": MOST * 0.2}
     floors = long_run_floors(viewed(a=70.0, b=10.0, c=20.0), policy)
     assert floors == pytest.approx({"b": 0.1, "c": 0.2})
     assert long_run_floors(viewed(a=50.0, b=10.0, c=40.0), policy)["c"] == 0.0

@@ -14,9 +14,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.policy import Policy
+from engine.policy import COUNT_MAX, Policy
 from feedloom.cli import cli
 from feedloom.policy_reference import comments_of, document_schema, page, tables
+from streams.embedded import tried
 from streams.policy_file import RefusedError, read_policy
 from streams.toml_places import line_of
 
@@ -191,3 +192,23 @@ def test_the_schema_takes_the_shipped_policy_and_refuses_what_the_types_refuse_b
         assert not validator.is_valid({**shipped, table: {**shipped[table], key: "much"}})
         assert not validator.is_valid({**shipped, table: {**shipped[table], "sede": 1}})
     assert re.search("temperature", json.dumps(document_schema()["$defs"]["BlendPolicy"]["properties"]))
+
+
+# fmt: off
+GREATEST = [
+    ("population", "top_max"), ("population", "neighbours_max"), ("population", "recent_likes"),
+    ("population", "recent_reactions"), ("memory", "history_max"), ("memory", "open_max"),
+    ("memory", "waiting_max"), ("memory", "hidden_max"), ("memory", "views_max"), ("weights", "remembered"),
+    ("weights", "depth"), ("blend", "slots_max"),
+]
+# fmt: on
+
+
+def test_what_is_accepted_makes_feeds_also_at_the_greatest_numbers(tmp_path: Path) -> None:
+    lines = {table: f"[{table}]\n" for table, _ in GREATEST}
+    for table, key in GREATEST:
+        lines[table] += f"{key} = {COUNT_MAX}\n"
+        assert "at most 1,000,000" in str(read(tmp_path, f"[{table}]\n{key} = {COUNT_MAX + 1}\n".encode()))
+    made = read(tmp_path, "".join(lines.values()).encode())
+    assert isinstance(made, Policy), made
+    tried(made)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -25,12 +26,16 @@ from engine.revisions import Revisions, StaleError, differences, next_record
 from engine.serve import serve
 from engine.state import UserState
 from feedloom.cli import cli
-from streams.asking import Change
-from streams.codec import decode
+from streams.asking import Change, UnavailableError
+from streams.codec import decode, encode
 from streams.durable import DurableEngine
+from streams.messages import Record
 from streams.orders import FolderTarget, KafkaTarget
+from streams.partition import NotYetKnownError, Partition
 from streams.policy_file import read_policy
+from streams.policy_watch import FileNews
 from streams.settings import Settings
+from streams.store import PartitionStore
 
 POLICY = Policy(
     pools={"a": PoolPolicy("external"), "b": PoolPolicy("external")},
@@ -75,7 +80,7 @@ def unmixed(decision: Decision, policies: dict[str, Policy]) -> None:
 
 
 def test_a_policy_that_is_refused_changes_nothing() -> None:
-    revisions = Revisions(POLICY)
+    revisions = Revisions(POLICY, frozenset())
     taken(revisions, rewarded(1))
     before = list(revisions.history)
     stale = msgspec.json.encode(next_record(rewarded(2), 0, "bob", "", "command"))
@@ -146,6 +151,9 @@ def test_differences_are_keys_as_a_file_has_them() -> None:
     assert found["pools.c.ratio"] == (None, 2.0)
     assert found["pools.b.kind"] == ("external", None)
     assert not differences(POLICY, POLICY)
+    turned = msgspec.structs.replace(POLICY, pools=dict(reversed(POLICY.pools.items())))
+    ((key, was, now),) = differences(POLICY, turned)
+    assert (key, was[:2], now[:2]) == ("order of names", ["pools.a", "pools.b"], ["pools.b", "pools.a"])
 
 
 # What a change of rewards does.
@@ -471,3 +479,120 @@ def test_a_folder_that_has_lost_its_policies_goes_on_and_takes_new_ones(tmp_path
     assert not owned.partition.outdated
     again.trouble = None
     again.stop()
+
+
+def test_a_published_policy_runs_no_code_that_the_settings_do_not_name(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "planted_pool.py").write_text(
+        f"from pathlib import Path\nPath({str(ran)!r}).touch()\n"
+        "class Mine:\n    def rank(self, visitor, facts, most):\n        raise ValueError('not now')\n"
+    )
+
+    def refusal(kind: str, **settings: str) -> str:
+        async def check() -> str:
+            engine = DurableEngine(tmp_path / f"data{kind}{settings}", POLICY, Settings(fsync="never", **settings))
+            engine.partitions.recover()
+            engine.trouble = None
+            wanted = msgspec.structs.replace(POLICY, pools={**POLICY.pools, "c": PoolPolicy(kind)})
+            with pytest.raises(InputError) as error:
+                await engine.apply(Change(wanted, "ann", "code"))
+            assert engine.revisions.number == 1
+            engine.stop()
+            return str(error.value)
+
+        return asyncio.run(check())
+
+    sys.path.insert(0, str(tmp_path))
+    try:
+        for kind in ("planted_pool:Mine", "sys:exit", "os:abort"):
+            assert "name it in the setting plug_ins first" in refusal(kind)
+        assert not ran.exists()
+        assert "is no class with a method rank" in refusal("os:abort", plug_ins="os:abort")
+        # One that may be named and fails is refused as well, before it is in force.
+        assert "not now" in refusal("planted_pool:Mine", plug_ins="other:Pool, planted_pool:Mine")
+        assert ran.exists()
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def test_a_file_is_news_when_nobody_has_said_it_since_it_was_looked_at() -> None:
+    a, b = rewarded(1), rewarded(2)
+
+    def said(revisions: Revisions, policy: Policy, source: str = "file") -> None:
+        record = next_record(policy, revisions.number, "ann", "", source)
+        revisions.take(msgspec.json.encode(record), 0)
+
+    revisions = Revisions(POLICY)
+    here, there = FileNews(a), FileNews(a)
+    assert here.due(revisions)
+    said(revisions, a)
+    assert not there.due(revisions)  # it is in force
+    assert here.is_new(b, revisions)
+    said(revisions, b)
+    said(revisions, a, "command")  # a rollback
+    assert not there.is_new(b, revisions)  # it sees late what the other one has published
+    assert not here.is_new(b, revisions)  # touched
+    assert not FileNews(b).due(revisions)  # a process starts
+    assert here.is_new(rewarded(3), revisions)
+    said(revisions, rewarded(3))
+    assert here.is_new(b, revisions)  # and back again, by hand
+    by_hand = Revisions(POLICY)
+    for policy in (a, b, a):
+        said(by_hand, policy, "command")
+    assert not FileNews(b).due(by_hand)
+    assert FileNews(None).due(Revisions(POLICY))
+    assert not FileNews(None).due(by_hand)
+
+
+def test_what_a_reaction_names_and_nobody_has_read_yet_is_waited_for(tmp_path: Path) -> None:
+    revisions, store = Revisions(POLICY), PartitionStore(tmp_path)
+    taken(revisions, POLICY)
+    partition = Partition(0, revisions, store, partitions=1)
+    buy = Record(0, 5, b"u", encode(Organic(event_id="e", user="u", item="i", action="buy")))
+    switch = Record(1, 6, None, encode(Switch(number=2)))
+    for record in (buy, switch):
+        with pytest.raises(NotYetKnownError):
+            partition.react(record, sure=False)
+    assert (partition.position.feedback, partition.state("u")) == (0, UserState())
+    actions = {**POLICY.actions, "buy": ActionPolicy(5.0)}
+    taken(revisions, msgspec.structs.replace(POLICY, actions=actions))
+    messages = partition.react(buy, sure=False) + partition.react(switch, sure=False)
+    assert {message.topic for message in messages} == {"sums"}
+    assert [entry.item for entry in partition.state("u").history] == ["i"]
+    assert partition.position.policy == 2
+    (letter,) = partition.react(Record(2, 7, None, encode(Switch(number=9))))
+    assert letter.topic == "dead-letters"
+    store.close()
+
+
+def test_candidates_of_a_pool_that_is_gone_are_left_out_and_those_of_none_refused(tmp_path: Path) -> None:
+    async def check() -> None:
+        engine = DurableEngine(tmp_path / "data", POLICY, Settings(fsync="never"))
+        running = asyncio.create_task(engine.run())
+        while engine.trouble:  # noqa: ASYNC110  of a task that has more to do
+            await asyncio.sleep(0.01)
+        await engine.apply(Change(msgspec.structs.replace(POLICY, pools={"a": POLICY.pools["a"]}), "ann", "no b"))
+        request = Request(request_id="r", user="u", slots=4, candidates=CANDIDATES)
+        made = await engine.ask(request)
+        assert {part.pool for part in made.pools} == {"a"}
+        assert len(made.slot_items) == 4
+        with pytest.raises(InputError, match="candidates for 'c'"):
+            await engine.ask(Request(request_id="s", user="u", slots=4, candidates={"c": ["1"]}))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        engine.stop()
+
+    asyncio.run(check())
+
+
+def test_while_the_topics_are_read_nobody_is_told_that_a_request_is_wrong(tmp_path: Path) -> None:
+    async def check() -> None:
+        engine = DurableEngine(tmp_path / "data", None, Settings(fsync="never"))
+        with pytest.raises(UnavailableError):
+            await engine.ask(Request(request_id="r", user="u", slots=4, candidates=CANDIDATES))
+        with pytest.raises(UnavailableError):
+            await engine.report([Organic(event_id="e", user="u", item="i", action="buy")])
+        engine.stop()
+
+    asyncio.run(check())
