@@ -54,6 +54,7 @@ ADDRESSES_MAX = 10_000  # whose rates are remembered
 HISTORY_MAX = 1000  # revisions in one answer
 EXPLAINING_MAX = 2  # at a time: some take a fifth of a second of a processor
 PUBLIC = {"/health/live", "/health/ready"}  # without a key: whatever keeps the process alive asks them
+CHANGES = {"/v1/policy", "/v1/quarantines"}  # what an operator posts
 BEARER = "Bearer "
 
 T = TypeVar("T")
@@ -109,6 +110,8 @@ class _Face:
         self._rates = _Rates(settings.http_rate_max)
         key = settings.api_key
         self._key = None if key is None else (BEARER + key.reveal()).encode()
+        operator = settings.operator_key
+        self._operator_key = self._key if operator is None else (BEARER + operator.reveal()).encode()
 
     @web.middleware
     async def guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -138,7 +141,9 @@ class _Face:
                 429, f"more than {self._settings.http_rate_max} requests a second", **{"Retry-After": "1"}
             )
         given = request.headers.get("Authorization", "").encode(errors="surrogateescape")
-        if self._key and request.path not in PUBLIC and not hmac.compare_digest(given, self._key):
+        operators = self._operator_key is not None and hmac.compare_digest(given, self._operator_key)
+        anybodys = self._key is None or request.path in PUBLIC or hmac.compare_digest(given, self._key)
+        if not operators and (not anybodys or self._is_operators(request)):
             raise Refusal(401, "send the API key as `Authorization: Bearer KEY`", **{"WWW-Authenticate": "Bearer"})
         # A name that a page has made to mean this machine lets it read what only this machine may.
         if not self._key and not is_loopback(request.url.host or ""):
@@ -147,6 +152,11 @@ class _Face:
         there = request.match_info.http_exception is None
         if there and request.method == "POST" and request.content_type != "application/json":
             raise Refusal(415, "send JSON, with `Content-Type: application/json`")
+
+    def _is_operators(self, request: web.Request) -> bool:
+        """Whether this takes the operator's key, if there is one."""
+        changes = request.method == "DELETE" or (request.path in CHANGES and request.method == "POST")
+        return changes and self._operator_key is not None
 
     async def ask(self, request: web.Request) -> web.Response:
         """POST /v1/feeds."""

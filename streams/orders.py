@@ -102,7 +102,7 @@ class ServerTarget:
     def __init__(self, address: str, settings: Settings) -> None:
         """At an address such as http://127.0.0.1:8080."""
         self._address = address.rstrip("/")
-        self._key = settings.api_key
+        self._key = settings.operator_key or settings.api_key
 
     def erase(self, user: str) -> Erased:
         """Returns when it is done."""

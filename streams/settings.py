@@ -73,6 +73,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     http_host: str = "127.0.0.1"  # that a worker answers HTTP on, and nobody else's as long as there is no key
     http_port: int | None = None  # of a worker; None: it answers by topics alone
     api_key: Secret | None = None  # that HTTP clients show; None: nobody but this machine is answered
+    operator_key: Secret | None = None  # to change the policy, undo or forget over HTTP; None: api_key does
     body_bytes_max: int = 1_048_576  # of one HTTP request
     http_rate_max: int = 5_000  # HTTP requests a second from one address
     http_pending_max: int = 1_000  # HTTP requests that wait for an answer at a time

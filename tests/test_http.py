@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import jsonschema_rs
+import msgspec
 import pytest
 from aiohttp import test_utils
 from msgspec.structs import replace
@@ -857,3 +858,22 @@ def test_the_document_refuses_what_the_server_refuses_for_its_body(tmp_path: Pat
                     fits(bodies[path], whole, body)
                 tried += 1
     assert tried > 40
+
+
+def test_the_operators_key_changes_and_the_clients_does_not(tmp_path: Path) -> None:
+    async def check() -> None:
+        async with served(tmp_path, api_key=Secret("key"), operator_key=Secret("operator")) as one:
+            client, operator = ({"Authorization": f"Bearer {key}"} for key in ("key", "operator"))
+            policy = msgspec.to_builtins(POLICY)
+            change = {"policy": policy, "who": "ann", "why": "nothing"}
+            for given, status in ((client, 401), (operator, 200)):
+                posted = await one.client.post("/v1/policy", json=change, headers=given)
+                assert posted.status == status
+                erased = await one.client.delete("/v1/users/ada", headers=given)
+                assert erased.status == status
+            for given in (client, operator):
+                asked = await one.client.post("/v1/feeds", json=feed_request("r"), headers=given)
+                assert asked.status == 200
+            assert (await one.client.post("/v1/feeds", json=feed_request("r"))).status == 401
+
+    asyncio.run(check())
