@@ -136,6 +136,8 @@ class FactsReader:
         now, before = (policy, population, catalogue), (known.policy, known.population, known.catalogue)
         if any(one is not other for one, other in zip(now, before, strict=True)):
             self.facts = Facts(policy, population, catalogue, known=known.items, retired=self.revisions.retired)
+            if policy is not known.policy:
+                log.info("feeds are made by revision %d of the policy", self._tried)
 
     async def _take_policies(self, records: Sequence[ConsumerRecord]) -> Policy:
         """The policy to make feeds by: the one in force, or the one before where that fails here."""
