@@ -190,6 +190,8 @@ class ItemUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """Refuse empty ids."""
         check_schema(self.schema)
         check_ids(self.item, *([] if self.creator is None else [self.creator]))
+        if beside := sorted(self.attributes.keys() & {"item", "creator"}):
+            raise ValueError(f"{beside[0]} belongs beside attributes, not into them: rules look for it there")
 
 
 Reaction: TypeAlias = Seen | Acted | Organic

@@ -4,7 +4,7 @@ A revision is what a record of topic `policy` says, checked whole: it is taken o
 Policies are data that arrives while a feed is made, so whoever makes one takes the policy once, as one value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -41,7 +41,7 @@ class PolicyRecord(Struct, frozen=True, tag_field="kind", tag="policy", kw_only=
     """A policy that is to be in force from here on, as revision `number`, one more than the one before.
 
     `version` is its hash, `who` changed it and `why`; `source` says whether a watched file or a command did.
-    `policy` is the whole document.
+    `policy` is the whole document, which `restores` that of an earlier revision, null if it is new.
     """
 
     number: int
@@ -50,6 +50,7 @@ class PolicyRecord(Struct, frozen=True, tag_field="kind", tag="policy", kw_only=
     why: str
     source: Source
     policy: Raw
+    restores: int | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -59,6 +60,8 @@ class PolicyRecord(Struct, frozen=True, tag_field="kind", tag="policy", kw_only=
             raise ValueError("revisions count from 1")
         if max(len(self.who), len(self.why)) > TEXT_LENGTH_MAX:
             raise ValueError(f"who and why have at most {TEXT_LENGTH_MAX} characters")
+        if not (self.who + self.why).isprintable():
+            raise ValueError("who and why are a line of text each")
 
     @property
     def key(self) -> str:
@@ -76,6 +79,7 @@ class Revision(Struct, frozen=True):
     source: Source
     at_ms: int
     document: bytes
+    restores: int | None = None
 
     @property
     def policy(self) -> Policy:
@@ -182,7 +186,9 @@ class Revisions:
         if self.history and document == self.history[-1].document:
             return False  # said twice
         policy = self.check(record)
-        made = Revision(record.number, record.version, record.who, record.why, record.source, at_ms, document)
+        made = Revision(
+            record.number, record.version, record.who, record.why, record.source, at_ms, document, record.restores
+        )
         self.history.append(made)
         self._by_version |= {made.version: made, policy.version: made}
         self._actions |= set(policy.actions)
@@ -191,12 +197,33 @@ class Revisions:
         return True
 
 
-def next_record(policy: Policy, after: int, who: str, why: str, source: Source) -> PolicyRecord:
+def undone_to(revisions: Sequence[Revision], passed: Callable[[Policy], bool]) -> Revision | None:
+    """The revision that an undo of the last one goes back to; None if there is none.
+
+    What was undone already is stepped over, and so is what is `passed`, such as a canary.
+    """
+    last = revisions[-1]
+    end = last.number if last.restores is None else last.restores
+    for one in reversed(revisions):
+        if one.number < end and one.policy.version != last.policy.version and not passed(one.policy):
+            return one
+    return None
+
+
+def next_record(
+    policy: Policy, after: int, who: str, why: str, source: Source, restores: int | None = None
+) -> PolicyRecord:
     """The record that puts a policy into force after revision `after`. Raises InputError for who and why."""
     try:
         document = Raw(msgspec.json.encode(policy))
         return PolicyRecord(
-            number=after + 1, version=policy.version, who=who, why=why, source=source, policy=document
+            number=after + 1,
+            version=policy.version,
+            who=who,
+            why=why,
+            source=source,
+            policy=document,
+            restores=restores,
         )
     except ValueError as error:
         raise InputError(str(error)) from error

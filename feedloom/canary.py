@@ -16,7 +16,7 @@ from engine.revisions import differences
 PREFIX, CONTROL, ARM = "canary-", "control", "canary"
 MISMATCH_CHANCE = 1e-6  # of a sample ratio: it is looked at often
 
-Look = Callable[[Policy], ExperimentResult]
+Look = Callable[[Policy], ExperimentResult | None]  # None where another policy is in force by now
 
 
 class Canary(NamedTuple):
@@ -35,10 +35,16 @@ class Canary(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether the policy is kept, and why."""
+    """Whether the policy is kept, and why; `over` says that another one is in force already."""
 
     kept: bool
     reason: str
+    over: bool = False
+
+
+def is_canary(policy: Policy) -> bool:
+    """Whether a part of the users tries something by this policy."""
+    return any(name.startswith(PREFIX) for name in policy.experiments)
 
 
 def tried_by_some(old: Policy, new: Policy, part: float, name: str) -> Policy:
@@ -46,7 +52,7 @@ def tried_by_some(old: Policy, new: Policy, part: float, name: str) -> Policy:
 
     Raises InputError where they differ in what is not decided for each feed, or a canary is under way.
     """
-    if any(known.startswith(PREFIX) for known in old.experiments):
+    if is_canary(old):
         raise InputError("a canary is under way already: `feedloom policy rollback` ends it")
     changed = {key: value for key, _, value in differences(old, new)}
     try:
@@ -64,7 +70,10 @@ def watched(tried: Policy, how: Canary, look: Look, told: Callable[[str], None])
     end = time.monotonic() + how.seconds
     while True:
         time.sleep(max(0.0, min(how.every_seconds, end - time.monotonic())))
-        verdict, said = judged(look(tried), how.guardrail, last=time.monotonic() >= end)
+        found = look(tried)
+        if found is None:
+            return Verdict(kept=False, reason="another policy was put into force meanwhile, and stays", over=True)
+        verdict, said = judged(found, how.guardrail, last=time.monotonic() >= end)
         told(said)
         if verdict is not None:
             return verdict

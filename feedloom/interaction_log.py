@@ -21,6 +21,7 @@ LOG_COLUMNS = ("user", "item", "timestamp")
 EPOCH_MS_MIN = 1e11  # as seconds this is the year 5138, as milliseconds 1973
 AT_MS_END = 1e14  # the year 5138; beyond it stand micro- and nanoseconds since the epoch
 TIME_FORM = "give seconds or milliseconds since the epoch, or ISO 8601"
+CREATOR = "creator"  # the column whose values rules know as creators
 CATEGORY_VALUES_MAX = 1000  # of an attribute; one with more, such as a title, is no category
 SHOWN_CHARACTERS = 60  # of a bad cell, in a message
 
@@ -90,7 +91,8 @@ def read_items(path: Path) -> dict[str, dict[str, list[str]]]:
 def item_updates(items: Mapping[str, Mapping[str, list[str]]]) -> list[ItemUpdate]:
     """What `read_items` found as updates, with the attributes that say what kind of item it is.
 
-    An attribute of more than CATEGORY_VALUES_MAX different values tells items apart, and is left out.
+    The column `creator` is the item's creator. An attribute of more than CATEGORY_VALUES_MAX different values tells
+    items apart, and is left out.
     """
     values: dict[str, set[str]] = {}
     for attributes in items.values():
@@ -99,7 +101,9 @@ def item_updates(items: Mapping[str, Mapping[str, list[str]]]) -> list[ItemUpdat
     categories = {name for name, found in values.items() if len(found) <= CATEGORY_VALUES_MAX}
     return [
         ItemUpdate(
-            item=item, attributes={name: given for name, given in of.items() if given and name in categories}
+            item=item,
+            attributes={name: given for name, given in of.items() if given and name in categories - {CREATOR}},
+            creator=next(iter(of.get(CREATOR, ())), None),
         )
         for item, of in items.items()
     ]

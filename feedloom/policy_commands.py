@@ -13,8 +13,8 @@ import msgspec
 from engine.errors import InputError
 from engine.offline.experiments import ExperimentResult
 from engine.policy import Policy
-from engine.revisions import Revision, differences
-from feedloom.canary import PREFIX, Canary, Verdict, tried_by_some, watched
+from engine.revisions import Revision, differences, undone_to
+from feedloom.canary import PREFIX, Canary, Verdict, is_canary, tried_by_some, watched
 from feedloom.experiments_command import Place, results_under
 from feedloom.kafka_commands import json_option, show_document
 from feedloom.option_types import DurationType, PercentType
@@ -126,11 +126,15 @@ def try_first(
         raise InputError("to watch a canary of a server, say where its data is: --watch DIR")
     name = f"{PREFIX}{now.number + 1}"
     tried = tried_by_some(now.policy, wanted, how.part, name)
+    place = Place(None, options["watch"], options["bootstrap"], None, "latest")
+    results_under(tried, place, name, how.alpha)  # before anybody tries it: whether it can be watched there
     begun = put(options, tried, who, f"canary of {how.part:.3g}: {why}", now.number)
     click.echo(f"revision {begun.number} lets {how.part:.3g} of the users try it", err=True)
-    place = Place(None, options["watch"], options["bootstrap"], None, begun.at_ms)
+    place = place._replace(start=begun.at_ms)
 
-    def look(policy: Policy) -> ExperimentResult:
+    def look(policy: Policy) -> ExperimentResult | None:
+        if in_force(options).number != begun.number:
+            return None
         return results_under(policy, place, name, how.alpha)[0]
 
     verdict = Verdict(kept=False, reason="the canary was not watched to its end")
@@ -139,12 +143,27 @@ def try_first(
     try:
         verdict = watched(tried, how, look, lambda said: click.echo(said, err=True))
     finally:  # also when it is interrupted
-        said = f"{why}: {verdict.reason}" if verdict.kept else f"canary taken back: {verdict.reason}"
-        revision = put(options, wanted if verdict.kept else now.policy, who, said, begun.number)
-    show_in_force(options, revision, {"kept": verdict.kept, "reason": verdict.reason})
+        revision = None if verdict.over else ended(options, verdict, now, wanted, begun, who, why)
+    if revision is not None:
+        show_in_force(options, revision, {"kept": verdict.kept, "reason": verdict.reason})
     if not verdict.kept:
-        click.echo(f"taken back: {verdict.reason}", err=True)
+        click.echo(verdict.reason if verdict.over else f"taken back: {verdict.reason}", err=True)
         sys.exit(1)
+
+
+def ended(
+    options: dict[str, Any], verdict: Verdict, now: Revision, wanted: Policy, begun: Revision, *said: str | None
+) -> Revision:
+    """Keep what was tried, or take it back. Raises InputError where that cannot be, and says what is left."""
+    who, why = said
+    try:
+        if verdict.kept:
+            return put(options, wanted, who, f"{why}: {verdict.reason}", begun.number)
+        return put(options, now.policy, who, f"canary taken back: {verdict.reason}", begun.number, now.number)
+    except InputError as error:
+        raise InputError(
+            f"the canary may be in force still, `feedloom policy rollback` ends it: {error}"
+        ) from error
 
 
 @policy.command("history")
@@ -153,6 +172,8 @@ def try_first(
 def history_command(limit: int, **options: Any) -> None:
     """Show who changed the policy, when and why, and what."""
     revisions = target_of(options).revisions(limit + 1)
+    if not revisions:
+        raise InputError("there is no policy in force yet: begin a worker, or `feedloom policy apply`")
     before = [None, *revisions[:-1]]
     rows = list(zip(before, revisions, strict=True))[-limit:]
     if options["as_json"]:
@@ -172,28 +193,43 @@ def history_command(limit: int, **options: Any) -> None:
 @click.option("--who", help="Who wants it; default: your user name and this machine's.")
 @of_a_target
 def rollback_command(number: int | None, why: str, who: str | None, **options: Any) -> None:
-    """Put an earlier revision into force again, as a new one."""
-    revisions = target_of(options).revisions(None if number else 2)
-    if len(revisions) < 2:
-        raise InputError("there is no earlier revision of the policy to go back to")
-    number = revisions[-2].number if number is None else number
-    wanted = next((one for one in revisions if one.number == number), None)
-    if wanted is None:
-        raise InputError(f"there is no revision {number}: `feedloom policy history` lists them")
+    """Undo the last change of the policy, and the one before if it is done again; `--to N` takes any revision.
+
+    Canaries are stepped over. What comes into force is a new revision.
+    """
+    revisions = target_of(options).revisions()
+    if not revisions:
+        raise InputError("there is no policy in force yet, so there is nothing to go back to")
+    if number is None:
+        wanted = undone_to(revisions, is_canary)
+        if wanted is None:
+            raise InputError("there is no earlier revision of the policy to go back to: `--to N` takes any")
+    else:
+        wanted = next((one for one in revisions if one.number == number), None)
+        if wanted is None:
+            raise InputError(f"there is no revision {number}: `feedloom policy history` lists them")
     found = differences(revisions[-1].policy, wanted.policy)
     if not found:
-        raise InputError(f"revision {number} says what is in force already")
+        raise InputError(f"revision {wanted.number} says what is in force already")
     if not options["as_json"]:
         print_differences(found)
-    confirmed(f"go back to revision {number}", yes=options["yes"])
-    why = f"{why} (to revision {number})"
-    show_in_force(options, put(options, wanted.policy, who, why, revisions[-1].number), {})
+    confirmed(f"go back to revision {wanted.number}", yes=options["yes"])
+    why = f"{why} (to revision {wanted.number})"
+    made = put(options, wanted.policy, who, why, revisions[-1].number, wanted.number)
+    show_in_force(options, made, {})
 
 
-def put(options: dict[str, Any], wanted: Policy, who: str | None, why: str, after: int | None) -> Revision:
+def put(
+    options: dict[str, Any],
+    wanted: Policy,
+    who: str | None,
+    why: str,
+    after: int | None,
+    restores: int | None = None,
+) -> Revision:
     """Put a policy into force. Raises InputError where it is refused, or another one is there meanwhile."""
     who = who or f"{getpass.getuser()}@{socket.gethostname()}"
-    return target_of(options).apply(Change(wanted, who, why, after))
+    return target_of(options).apply(Change(wanted, who, why, after, restores=restores))
 
 
 def show_in_force(options: dict[str, Any], revision: Revision, more: dict[str, Any]) -> None:
@@ -207,7 +243,8 @@ def show_in_force(options: dict[str, Any], revision: Revision, more: dict[str, A
         if followers:
             click.echo(f"{followers[0]} of {followers[1]} partitions are turned by it")
     if followers and followers[0] < followers[1]:
-        click.echo("the others have not said so yet: is a worker running?", err=True)
+        click.echo("the others have not said so: is a worker running? `feedloom tail alerts` may know", err=True)
+        sys.exit(1)
 
 
 def in_force(options: dict[str, Any], *, missing: bool = False) -> Any:

@@ -51,7 +51,8 @@ class Ordered(Struct, frozen=True):
 class Change(Struct, frozen=True):
     """A policy that is to be in force from now on; who wants it, and why.
 
-    `after` is the number of the revision that it was made to follow, None whatever that is.
+    `after` is the number of the revision that it was made to follow, None whatever that is; `restores` that of an
+    earlier one that it is.
     """
 
     policy: Policy
@@ -59,6 +60,7 @@ class Change(Struct, frozen=True):
     why: str
     after: int | None = None
     source: Source = "command"
+    restores: int | None = None
 
     def check(self, revisions: Revisions) -> None:
         """Raise InputError where it would be refused, before anything of it is run."""
@@ -69,7 +71,7 @@ class Change(Struct, frozen=True):
         """As it stands in topic `policy`, where the newest revision has this number. Raises InputError."""
         if self.after not in (None, newest):
             raise StaleError(f"it was made to follow revision {self.after}, and revision {newest} is in force")
-        return next_record(self.policy, newest, self.who, self.why, self.source)
+        return next_record(self.policy, newest, self.who, self.why, self.source, self.restores)
 
 
 class Engine(Protocol):
@@ -97,6 +99,9 @@ class Engine(Protocol):
 
     async def apply(self, change: Change) -> Revision:
         """Put a policy into force. Raises InputError where it is refused, and then the old one stays."""
+
+    async def refuse_policy(self, why: str, reason: str) -> None:
+        """Say where an operator looks that a policy was refused."""
 
     @property
     def revisions(self) -> Revisions:

@@ -20,7 +20,7 @@ from engine.errors import InputError
 from engine.events import ItemUpdate, Quarantine, Reaction, Request, Seen
 from engine.policy import Policy
 from engine.pools import check_request
-from engine.revisions import Revision, Revisions
+from engine.revisions import Revision, Revisions, StaleError
 from streams.asking import BusyError, Change, Erased, Ordered, UnavailableError
 from streams.beside import Beside
 from streams.embedded import tried
@@ -117,14 +117,20 @@ class DurableEngine:
             change.check(self.revisions)
             await asyncio.to_thread(tried, change.policy)  # so that nobody waits for what it has not used before
             return await self._answered(self._changes, change)
+        except StaleError:
+            raise  # it may be as good as the other one
         except InputError as error:
-            self._refuse_policy(change.why, error)
+            await self.refuse_policy(change.why, str(error))
             raise
 
-    def _refuse_policy(self, why: str, error: InputError) -> None:
-        kept = self.revisions.number
+    async def refuse_policy(self, why: str, reason: str) -> None:
+        """Say where an operator looks that a policy was refused."""
+        said = f"{why}: refused, revision {self.revisions.number} stays in force: {reason}"
+        if self.trouble:  # the topics are being read
+            log.error("policy-refused: %s", said)
+            return
         with suppress(*FAILURES):
-            self.partitions.alert("policy-refused", f"{why}: refused, revision {kept} stays in force: {error}")
+            self.partitions.alert("policy-refused", said)
 
     @property
     def revisions(self) -> Revisions:
@@ -314,8 +320,7 @@ class DurableEngine:
         async for found in changes(path):
             try:
                 if isinstance(found, InputError):
-                    self._refuse_in_trouble()
-                    self._refuse_policy(why, found)
+                    await self.refuse_policy(why, str(found))
                 elif self.partitions.news.is_new(found, self.revisions):
                     await self.apply(Change(found, "feedloom serve", why, source="file"))
             except Exception as error:  # noqa: BLE001  whatever it is, the next change is looked at

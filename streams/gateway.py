@@ -140,6 +140,11 @@ class Gateway:
         """The policies that this worker knows, the one in force last."""
         return self._facts.revisions
 
+    async def refuse_policy(self, why: str, reason: str) -> None:
+        """Say where an operator looks that a policy was refused."""
+        said = f"{why}: refused, revision {self.revisions.number} stays in force: {reason}"
+        await alert(self._producer, "policy-refused", said)
+
     async def apply(self, change: Change) -> Revision:
         """Send it, and wait until this worker has read it; the others do a moment sooner or later."""
         if change.policy.version == self.revisions.policy.version:
@@ -148,9 +153,10 @@ class Gateway:
             record = change.record(self.revisions.number)
             self.revisions.check(record)
             await asyncio.to_thread(tried, change.policy)
+        except StaleError:
+            raise  # it may be as good as the other one
         except InputError as error:
-            said = f"{change.why}: refused, revision {self.revisions.number} stays in force: {error}"
-            await alert(self._producer, "policy-refused", said)
+            await self.refuse_policy(change.why, str(error))
             raise
         await self._sent([message_of(record)])
         with suppress(TimeoutError):

@@ -24,7 +24,6 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Quarantine, Request, check_ids
 from engine.explanation import RULES, explanation
-from engine.policy import Policy
 from engine.revisions import Revision, StaleError
 from streams.asking import BusyError, Change, ConflictError, Engine, UnavailableError
 from streams.codec import encode
@@ -43,6 +42,7 @@ from streams.openapi import (
     Slot,
     document,
 )
+from streams.policy_file import policy_of
 from streams.seldom import Seldom
 from streams.settings import Settings
 
@@ -228,10 +228,11 @@ class _Face:
         """POST /v1/policy."""
         asked = _read(_changes, await request.read())
         try:
-            policy = msgspec.json.decode(asked.policy, type=Policy)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            policy = policy_of(msgspec.json.decode(asked.policy))
+        except (InputError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            await self._engine.refuse_policy(asked.why, str(error))
             raise Refusal(422, f"the policy cannot be used: {error}") from error
-        change = Change(policy, asked.who, asked.why, asked.after)
+        change = Change(policy, asked.who, asked.why, asked.after, restores=asked.restores)
         return _json(_in_force(await _answer(self._engine.apply(change)), whole=True))
 
     async def history(self, _: web.Request) -> web.Response:
@@ -264,8 +265,8 @@ class _Face:
 
 
 def _in_force(revision: Revision, *, whole: bool) -> InForce:
-    about = (revision.number, revision.version, revision.who, revision.why, revision.source, revision.at_ms)
-    return InForce(*about, Raw(revision.document) if whole else None)
+    about = {name: getattr(revision, name) for name in InForce.__struct_fields__ if name != "policy"}
+    return InForce(**about, policy=Raw(revision.document) if whole else None)
 
 
 def is_loopback(host: str) -> bool:

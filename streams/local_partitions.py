@@ -108,6 +108,7 @@ class LocalPartitions:
         """
         revision = self.shared.apply(record)
         self._switch_policy()
+        log.info("revision %d of the policy is in force: %s (%s)", revision.number, revision.why, revision.who)
         return revision
 
     def _switch_policy(self) -> None:

@@ -32,7 +32,7 @@ CHECKED: dict[str, dict[str, Any]] = {
     **{name: {"minimum": 0, "maximum": TS_MS_MAX} for name in ("ts_ms", "from_ms", "to_ms")},
     "schema": {"const": SCHEMA},
     **{name: {"maxLength": TEXT_LENGTH_MAX} for name in ("who", "why")},
-    "after": {"minimum": 0},
+    **{name: {"minimum": 0} for name in ("after", "restores")},
     "candidates": {"propertyNames": ID, "additionalProperties": {"type": "array", "items": ID}},
     "context": {
         "maxProperties": CONTEXT_MAX,
@@ -100,13 +100,15 @@ class Forgotten(Struct, frozen=True):
 class PolicyChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A policy that is to be in force from now on: a document as `feedloom schemas policy` describes it.
 
-    `who` wants it, and `why`. `after` is the revision that it was made to follow; null follows whatever is there.
+    It is the whole policy: what is left out is at its default. `who` wants it, and `why`. `after` is the revision
+    that it was made to follow; null follows whatever is there. `restores` is an earlier revision that it is.
     """
 
     policy: Raw
     who: str
     why: str
     after: int | None = None
+    restores: int | None = None
 
 
 class InForce(Struct, frozen=True):
@@ -121,6 +123,7 @@ class InForce(Struct, frozen=True):
     why: str
     source: Source
     at_ms: int
+    restores: int | None = None
     policy: Raw | None = None
 
 

@@ -124,6 +124,7 @@ class ServerTarget:
         """Returns when it is in force."""
         document = msgspec.Raw(msgspec.json.encode(change.policy))
         body = {"policy": document, "who": change.who, "why": change.why, "after": change.after}
+        body["restores"] = change.restores
         return _revision(self._call("POST", "/v1/policy", msgspec.json.encode(body)))
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> Any:
@@ -144,8 +145,11 @@ class ServerTarget:
 
 
 def _revision(answer: dict[str, Any]) -> Revision:
-    document = msgspec.json.encode(answer.pop("policy"))
-    return Revision(**answer, document=document)
+    try:
+        document = msgspec.json.encode(answer.pop("policy"))
+        return Revision(**answer, document=document)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError("the server is of another version of Feedloom: use the command of its own") from error
 
 
 class FolderTarget:

@@ -31,12 +31,7 @@ def read_policy(path: Path) -> Policy:
     Raises InputError naming the file and the reason; it is a RefusedError, with the line, where the file is TOML
     and no policy.
     """
-    tables = read_toml(path, "policy")
-    for table, kind in NAMED_TABLES.items():
-        entries = tables.get(table)
-        for name, entry in entries.items() if isinstance(entries, dict) else ():
-            _convert(entry, kind, path, [table, name])
-    policy = _convert(tables, Policy, path, [])
+    policy = policy_of(read_toml(path, "policy"), path)
     try:
         pools_of(policy)
     except InputError as error:
@@ -44,7 +39,16 @@ def read_policy(path: Path) -> Policy:
     return policy
 
 
-def _convert(value: object, kind: type[T], path: Path, place: list[str]) -> T:
+def policy_of(tables: Any, path: Path | None = None) -> Policy:
+    """The policy of these tables, of a file if that is said. Raises RefusedError."""
+    for table, kind in NAMED_TABLES.items():
+        entries = tables.get(table) if isinstance(tables, dict) else None
+        for name, entry in entries.items() if isinstance(entries, dict) else ():
+            _convert(entry, kind, path, [table, name])
+    return _convert(tables, Policy, path, [])
+
+
+def _convert(value: object, kind: type[T], path: Path | None, place: list[str]) -> T:
     """One table, checked; `place` is its name in parts."""
     try:
         return msgspec.convert(value, kind)
@@ -54,9 +58,9 @@ def _convert(value: object, kind: type[T], path: Path, place: list[str]) -> T:
         raise _refused(reason, keys, path, value, place) from error
 
 
-def _refused(reason: str, keys: list[str], path: Path, value: object, place: list[str]) -> RefusedError:
+def _refused(reason: str, keys: list[str], path: Path | None, value: object, place: list[str]) -> RefusedError:
     """What is wrong, where, and the nearest right word if there is one."""
-    table, help_ = _table_at(value, keys[len(place) :]), "policy.toml lists every key"
+    table, help_ = _table_at(value, keys[len(place) :]), "docs/policy.md lists every key"
     kind = _type_at(keys, table)
     spot = keys
     if reason.startswith(UNKNOWN):
@@ -70,10 +74,10 @@ def _refused(reason: str, keys: list[str], path: Path, value: object, place: lis
     else:
         words = [word.strip("`,:") for word in reason.split()]
         spot = [*keys, *[word for word in words if word in table][:1]]
-    line = _line(path, spot)
-    where = f"{path}, line {line}" if line else str(path)
+    line = _line(path, spot) if path else None
+    where = f"{path}, line {line}: " if line else f"{path}: " if path else ""
     table_name = f"[{'.'.join(keys)}] " if keys else ""
-    return RefusedError(f"{where}: {table_name}{reason}; {help_}")
+    return RefusedError(f"{where}{table_name}{reason}; {help_}")
 
 
 def _line(path: Path, keys: list[str]) -> int | None:

@@ -12,6 +12,7 @@ from engine.errors import InputError
 from engine.policy import Policy
 from engine.revisions import Revisions
 from streams.policy_file import read_policy
+from streams.toml_file import read_toml
 
 LOOK_SECONDS = 0.5  # between two looks at the file; what is new has to look the same twice
 
@@ -58,13 +59,21 @@ async def changes(path: Path) -> AsyncIterator[Policy | InputError]:
         if settled and sign not in (known, None):
             known = sign
             try:
-                found: Policy | InputError = await asyncio.to_thread(read_policy, path)
+                found: Policy | InputError = await asyncio.to_thread(_written, path)
             except InputError as error:
                 found = error
             except Exception as error:  # noqa: BLE001  whatever it is, the next change is looked at
                 found = InputError(f"{path} cannot be read: {error!r}")
             yield found
         await asyncio.sleep(LOOK_SECONDS)
+
+
+def _written(path: Path) -> Policy:
+    """The policy of a watched file. Raises InputError also for an empty one: somebody is about to write it."""
+    policy = read_policy(path)
+    if not read_toml(path, "policy"):
+        raise InputError(f"{path} is empty: write at least one table, or end the process to begin without a file")
+    return policy
 
 
 def sign_of(path: Path) -> Sign | None:

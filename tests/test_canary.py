@@ -161,6 +161,8 @@ def test_a_harmful_policy_returns_by_itself_and_a_harmless_one_stays(tmp_path: P
 
         with users_who_like_a(product):
             before = in_force()
+            code, output = applied("[blend]\ntemperature = 0.05\n", "--watch", str(tmp_path))
+            assert (code, product.call("GET", "/v1/policy")[1]["number"]) != (0, 2), output
             harmful = TOML.replace("[pools.b]", "cap = 0.25\n[pools.b]", 1)
             (tmp_path / "harmful.toml").write_text(harmful)
             args = [

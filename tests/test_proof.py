@@ -20,7 +20,7 @@ WORLDS: dict[str, dict[str, Any]] = PROOF["worlds"]
 OURS = ("feedloom", "oracle")
 COMPARED = ["static", "satiation", "drift", "delay", "delay_quality", "cascade"]
 EQUAL = ["equal", "equal_delay"]
-SAMPLED = 8  # seeds; a world takes about 10 seconds
+SAMPLED = 5  # seeds; a world takes about 6 seconds
 ONE_SIDED = 1.96  # of a one-sided 97.5 % bound
 
 
@@ -117,7 +117,7 @@ def test_a_proof_of_ours_alone_keeps_the_others_seed_by_seed_and_adds_those_of_f
 
 
 @pytest.mark.skipif(REFERENCE_DRAWS not in check_draws().detail, reason="another processor draws other bits")
-@pytest.mark.parametrize("world", ["satiation", "delay"])
+@pytest.mark.parametrize("world", ["satiation"])
 def test_a_seed_of_the_proof_run_again_loses_what_was_written(world: str) -> None:
     plan = Plan(world, Policy(), WORLDS[world]["feeds"], 1, 256, compared=False)
     again = trial(plan, 1)
