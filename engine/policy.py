@@ -22,9 +22,9 @@ ACTIONS_MAX = 32
 SCALE_MIN, SCALE_MAX = 1e-3, 1e9  # of priors and the temperature
 SEED_END = 2**63
 DIMENSIONS_MAX = 512  # of item vectors
-COUNT_MAX = 1_000_000  # of what is kept or listed
-DURATION_MAX = 2**62  # of half-lives, in milliseconds, slots or views
-DURATIONS = ("_ms", "_slots", "_views", "_records")
+COUNT_MAX = 1_000_000  # of what is listed
+DURATION_MAX = 2**62  # of half-lives, in milliseconds, slots or views, and of what is kept of a user
+BOUNDS = ("_ms", "_slots", "_views", "_records", "history_max", "open_max", "waiting_max", "hidden_max")
 SESSIONS_IN_WINDOW = 8  # half-lives of a session in a window, after which what leaves it counts less than 1 / 256
 PERSONAL_POOLS_MAX = 16  # other pools whose ranks are features of a personal one
 ATTRIBUTES_MAX = 16  # attributes that are features each
@@ -166,13 +166,13 @@ class MemoryPolicy(Struct, frozen=True, forbid_unknown_fields=True):
             "waiting_max",
             "hidden_max",
         )
-        if not 0 <= self.views_max <= COUNT_MAX:
-            raise ValueError(f"views_max must be at least 0 and at most {COUNT_MAX:,}")
+        if not 0 <= self.views_max <= DURATION_MAX:
+            raise ValueError(f"views_max must be at least 0 and at most {DURATION_MAX:,}")
 
 
 def _at_least_one(table: Struct, *names: str) -> None:
     for name in names:
-        most = DURATION_MAX if name.endswith(DURATIONS) else COUNT_MAX
+        most = DURATION_MAX if name.endswith(BOUNDS) else COUNT_MAX
         if not 1 <= getattr(table, name) <= most:
             raise ValueError(f"{name} must be at least 1 and at most {most:,}")
 
