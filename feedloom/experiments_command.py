@@ -1,10 +1,7 @@
 """`feedloom experiments results`: what the arms of a policy's experiments have shown, and whether to believe it."""
 
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
@@ -12,13 +9,8 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.offline.experiments import ArmResult, ExperimentResult, Outcomes
 from engine.policy import Policy
-from engine.revisions import Revisions
-from feedloom.kafka_commands import bootstrap_option, chosen_settings, json_option, print_columns, show_document
-from streams.codec import Value, decode
-from streams.local_tail import tail_folder
-from streams.policy_file import read_policy
-from streams.recording import Topic, read_topic, recorded_policy
-from streams.tools import Start, Tailed, tail
+from feedloom.kafka_commands import bootstrap_option, json_option, print_columns, show_document
+from feedloom.place import Place, data_option, records_option
 
 HEAD = ("arm", "users", "share", "feeds", "reward per feed", "difference", "at any time", "at once")
 
@@ -29,8 +21,8 @@ def experiments() -> None:
 
 
 @experiments.command("results")
-@click.option("--records", type=click.Path(path_type=Path), metavar="DIR", help="Of a recording.")
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Of `feedloom serve`, running or not.")
+@records_option
+@data_option
 @bootstrap_option
 @click.option(
     "--policy",
@@ -74,55 +66,6 @@ def results_command(
         click.echo(f"feedloom: experiment {result.experiment}: {result.mismatch}: do not believe it", err=True)
     if mismatched:
         sys.exit(1)
-
-
-class Place(NamedTuple):
-    """Where the records are: a recording, a server's data or, without either, Kafka."""
-
-    records: Path | None
-    data: Path | None
-    bootstrap: str | None
-    policy: Path | None
-    start: Start = "earliest"
-
-    def served_by(self) -> Policy:
-        """The policy that the feeds were served by. Raises InputError for places that do not go together."""
-        if sum(place is not None for place in (self.records, self.data, self.bootstrap)) > 1:
-            raise InputError("--records, --data and --bootstrap say three places: give one of them")
-        if self.records is not None:
-            if self.policy is not None:
-                raise InputError("--records has the policy that it was made with: leave out --policy")
-            return recorded_policy(self.records)
-        if self.policy is not None:
-            return read_policy(self.policy)
-        revisions = Revisions(Policy())
-        with closing(self._tailed("policy")) as found:
-            for record in found:
-                with suppress(InputError):  # it was refused when it came
-                    revisions.take(bytes(record.value) if record.value else b"", record.ts_ms)
-        if not revisions.number:
-            raise InputError("no policy is in force there: give the one that feeds were served by as --policy FILE")
-        return revisions.policy
-
-    def read(self, topic: Topic) -> Iterator[tuple[Value, int, int]]:
-        """Values, log times and partitions of a topic; what no engine could read is passed over."""
-        if self.records is not None:
-            for line in read_topic(self.records, topic):
-                yield line.value, line.at_ms, 0
-            return
-        with closing(self._tailed(topic)) as records:
-            for record in records:
-                try:
-                    value = decode(bytes(record.value) if record.value else b"")
-                except InputError:
-                    continue
-                yield value, record.ts_ms, record.partition
-
-    def _tailed(self, topic: str) -> Generator[Tailed, None, None]:
-        start = "earliest" if topic == "policy" else self.start
-        if self.data is not None:
-            return tail_folder(self.data, topic, start)
-        return tail(chosen_settings(self.bootstrap), topic, start, follow=False)
 
 
 def results_at(place: Place, name: str | None, alpha: float) -> list[ExperimentResult]:

@@ -1,32 +1,45 @@
-"""`feedloom funnel`: at which stage the items of each pool were lost, over all feeds of a recording."""
+"""`feedloom funnel`: at which stage the items of each pool were lost, over all feeds of a place."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import click
-import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.decision import Decision
+from engine.errors import InputError
 from engine.funnel import Funnel, funnel
 from engine.stages import STAGES
-from feedloom.explain import decisions_of
+from feedloom.kafka_commands import bootstrap_option, json_option, show_document, since_ms
+from feedloom.place import Place, data_option, records_option
 
 
 @click.command("funnel")
-@click.option("--records", type=click.Path(path_type=Path), required=True, help="A folder that --record made.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout instead of the tables.")
-def funnel_command(records: Path, *, as_json: bool) -> None:
+@records_option
+@data_option
+@bootstrap_option
+@click.option("--since", metavar="DURATION", help="Only feeds so young, such as 90s, 15m, 1h or 7d; default: all.")
+@json_option
+def funnel_command(
+    records: Path | None, data: Path | None, bootstrap: str | None, since: str | None, *, as_json: bool
+) -> None:
     """Count for each pool how many items it ranked, and why the others did not get a slot.
 
-    Rules that limit what a page holds together have a table of their own: how many fresh items, or how many
-    different values, there were at each stage.
+    Of a recording, of a server's data or, without either, of what stands in Kafka. Rules that limit what a page
+    holds together have a table of their own: how many fresh items, or how many different values, there were at each
+    stage.
     """
-    found = funnel(decisions_of(records))
+    begin = None if since is None else since_ms(since)
+    if since is not None and begin is None:
+        raise InputError(f"--since {since!r} is no duration: give such as 90s, 15m, 1h or 7d")
+    place = Place(records, data, bootstrap, start="earliest" if begin is None else begin)
+    place.check()
+    found = funnel(value for value, _, _ in place.read("feeds") if isinstance(value, Decision))
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+        show_document(found)
     else:
         print_funnel(found, Console())
 

@@ -15,9 +15,10 @@ from engine.offline.experiments import ExperimentResult
 from engine.policy import Policy
 from engine.revisions import Revision, differences, undone_to
 from feedloom.canary import PREFIX, Canary, Verdict, is_canary, tried_by_some, watched
-from feedloom.experiments_command import Place, results_under
+from feedloom.experiments_command import results_under
 from feedloom.kafka_commands import json_option, show_document
 from feedloom.option_types import DurationType, PercentType
+from feedloom.place import Place
 from feedloom.policy_reference import document_schema
 from feedloom.undo_commands import confirmed, date_of, of_a_target, target_of
 from streams.asking import Change
