@@ -164,16 +164,34 @@ def evidence_of(
         request = replace(request, candidates=brought)
         offered = gather(state, request, facts, record.at_ms)
     made = serve(state, request, offered, record.at_ms)
-    key = key_of(record.seed, request.user, request.request_id, "what-if")
-    kinds = {part.pool: number for number, part in enumerate(record.pools)}
-    for part in made.pools:
-        kinds.setdefault(part.pool, len(kinds))
     numbers = _Numbers(gathered)
     lists = gathered.lists
     if limiting(gathered.facts.policy.rules):
         lists = numbers.of_read(record)
     of_made = numbers.of_read(made) if limiting(offered.facts.policy.rules) else numbers.of_offered(offered)
-    pages = [(record, lists), (made, of_made)]
+    held = np.array([numbers.of(item) for item in record.slot_items], np.int64)
+    return _evidence((record, lists), (made, of_made), held, how)
+
+
+def evidence_as_believed(record: Decision, made: Decision, how: Matching) -> Evidence:
+    """The same of a feed of which only the record is known; `made` is `engine.believed.as_believed` of it."""
+    lists = lists_read(record)
+    slots = zip(record.slot_pools, record.slot_items, strict=True)
+    held = [lists.items[pool, record.pools[pool].items.index(item)] for pool, item in slots]
+    return _evidence((record, lists), (made, lists), np.array(held, np.int64), how)
+
+
+def _evidence(
+    logged: tuple[Decision, Lists], asked: tuple[Decision, Lists], items_held: IntArray, how: Matching
+) -> Evidence:
+    """What a page says of another one, each with its lists; `items_held` are the numbers of its items by slot."""
+    (record, lists), (made, _) = logged, asked
+    request = record.request
+    key = key_of(record.seed, request.user, request.request_id, "what-if")
+    kinds = {part.pool: number for number, part in enumerate(record.pools)}
+    for part in made.pools:
+        kinds.setdefault(part.pool, len(kinds))
+    pages = [logged, asked]
     if how.explored_only:
         pages.append((replace(record, epsilon=1.0), lists))
     found = [_placed(page, lists, how, key, kinds) for page, lists in pages]
@@ -186,7 +204,7 @@ def evidence_of(
         chances = np.zeros((len(found), request.slots, items.size))
         for table, one in zip(chances, found, strict=True):
             table[:, np.searchsorted(items, one.items)] = one.chances
-        held = np.searchsorted(items, [numbers.of(item) for item in record.slot_items])
+        held = np.searchsorted(items, items_held)
     log = chances[2 if how.explored_only else 0]
     slots = np.arange(held.size)
     there = log[slots, held]

@@ -14,6 +14,7 @@ from engine.offline.verdict import Limits, verdict_of
 from engine.what_if import SAMPLES, Match, Matching, UnsupportedError
 from feedloom.kafka_commands import bootstrap_option, chosen_settings
 from feedloom.progress import progress_bar
+from feedloom.undo_commands import read_time
 from feedloom.what_if_report import print_verdict
 from streams.kept_traffic import cluster_traffic, kept_traffic
 from streams.past import Traffic, recorded_traffic
@@ -33,6 +34,9 @@ LIMITS = Limits()
     help="A recording, or the data of a server; default: the topics of the settings' cluster.",
 )
 @bootstrap_option
+@click.option(
+    "--since", metavar="TIME", default="0", help="Look only at feeds since a time, or a duration ago such as 1d."
+)
 @click.option("--only", type=click.Choice(["explored"]), help="Look only at feeds that were mixed at random.")
 @click.option(
     "--match",
@@ -58,7 +62,7 @@ def what_if(
 
     Users and what is learned are as they were; one page at a time is asked anew. Exit 1 where the log cannot say.
     """
-    asked = read_policy(policy)
+    asked, since_ms = read_policy(policy), read_time("--since", how["since"])
     with ExitStack() as stack:
         traffic = stack.enter_context(traffic_of(folder, bootstrap))
         try:
@@ -66,12 +70,16 @@ def what_if(
         except UnsupportedError as error:
             refuse(str(error), as_json=how["as_json"])
             return
-        question = Question(
-            usable, Matching(matched, only == "explored", how["samples"], traffic.delta), how["cohort_by"]
-        )
+        matching = Matching(matched, only == "explored", how["samples"], traffic.delta)
+        question = Question(usable, matching, how["cohort_by"], since_ms)
         bar = stack.enter_context(progress_bar())
         task = bar.add_task("asking", total=traffic.feeds)
-        observed = WhatIf(traffic, question).read(lambda: bar.advance(task))
+        try:
+            observed = WhatIf(traffic, question).read(lambda: bar.advance(task))
+        except UnsupportedError as error:
+            bar.stop()
+            refuse(str(error), as_json=how["as_json"])
+            return
     verdict = verdict_of(observed, LIMITS._replace(users_min=how["least_users"]))
     if how["as_json"]:
         document = {
@@ -101,7 +109,7 @@ def traffic_of(folder: Path | None, bootstrap: str | None) -> AbstractContextMan
     if bootstrap is not None:
         raise InputError("give --log or --bootstrap: they say two places")
     if (folder / "about.json").exists():
-        return kept_traffic(folder)
+        return nullcontext(kept_traffic(folder))
     return nullcontext(recorded_traffic(folder))
 
 

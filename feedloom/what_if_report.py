@@ -82,7 +82,8 @@ def told_support(verdict: Verdict) -> str:
     support: Support = verdict.support
     left_out = f"; {verdict.later_pages:,} later pages left out" if verdict.later_pages else ""
     if verdict.unknown:
-        left_out += f"; {verdict.unknown:,} feeds left out that cannot be made again or had another policy"
+        reasons = ", ".join(f"{count:,} as {reason}" for reason, count in verdict.reasons.items())
+        left_out += f"; {verdict.unknown:,} feeds left out: {reasons}"
     return (
         f"rests on {support.feeds:,} feeds of {support.users:,} users, {verdict.explored:,} mixed at random; "
         f"effective {support.effective_feeds:,.0f} feeds, {support.effective_users:,.0f} users; weights mean "

@@ -2,14 +2,14 @@
 
 Records say when they entered the log, to the millisecond, and a decision names the version of the
 population that it was made with. So users are folded again by the log's time, every version that a decision names
-is fitted again as the server fitted it, and a feed speaks only if the same decision could be made again of what is
-known then: of the same lists and, to CLOSE, the same beliefs. Others were made of records that have lapsed, between
-two records of one moment, or of what was taken out since.
+is fitted again as the server fitted it, and where the same decision could be made again of what is known then, of
+the same lists and, to CLOSE, the same beliefs, all of it is known. Others were made of records that have lapsed,
+between two records of one moment, or of what was taken out since; of these only what the decision says is known.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from heapq import heappop, heappush, merge
+from contextlib import contextmanager
+from heapq import heappop, heappush
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,32 +17,32 @@ from tempfile import TemporaryDirectory
 import msgspec
 import numpy as np
 
+from engine.believed import UnknownError
 from engine.catalogue import CatalogueWriter
 from engine.decision import Decision, posterior_of
 from engine.errors import InputError
-from engine.events import ItemUpdate, Reaction, Request
+from engine.events import ItemUpdate, Reaction, Request, Switch
 from engine.facts import Facts
 from engine.fold import close_due, fold
 from engine.policy import Policy
 from engine.pools import Gathered
 from engine.population import Population, Sums, fit
 from engine.population_record import PopulationRecord, population_of
-from engine.revisions import Revisions
 from engine.serve import serve
 from engine.state import Lesson, UserState
 from engine.sums_record import record_of
-from streams.codec import decode, decode_item
+from streams.exclusions import ErasedFact
 from streams.fitter import fitted
+from streams.kept_log import TOPICS, KeptLog
 from streams.local_topics import LocalTopics
 from streams.log import Unwritten
-from streams.past import Input, Traffic, UnknownError, gathered_anew, unlike
+from streams.past import Input, Traffic, gathered_anew, unlike
 from streams.settings import Settings
 from streams.tools import records
 from streams.topics import partition_count
 
 CLOSE = 1e-6  # relative, of two beliefs that are the same but for the order of sums
 POPULATIONS_KEPT = 4  # a decision's version may be older than the newest
-TOPICS = ("items", "requests", "feeds", "feedback")  # in this order where they have one time
 
 _populations = msgspec.json.Decoder(PopulationRecord)
 
@@ -50,22 +50,35 @@ _populations = msgspec.json.Decoder(PopulationRecord)
 class KeptPast:
     """What a server knew."""
 
-    def __init__(self, topics: LocalTopics, revisions: Revisions, versions: list[int]) -> None:
+    def __init__(self, log: KeptLog, versions: list[int]) -> None:
         """`versions` of the population are those that decisions name, rising."""
-        first = revisions.at(0)
-        self._topics = topics
-        self._revisions = revisions
+        self._log = log
+        self._revisions = log.revisions
+        self._policies = [log.revisions.before(began_ms) for began_ms in log.began]  # that partitions are folded by
         self._versions = versions
         self._states: dict[str, UserState] = {}
-        self._sums = [Sums() for _ in range(topics.partitions)]
+        self._sums = [Sums() for _ in range(log.partitions)]
         self._due: list[tuple[int, str]] = []
         self._catalogue = CatalogueWriter()
-        self._populations: dict[int, Population] = {0: fit(Sums(), first)}
+        self._populations: dict[int, Population] = {0: fit(Sums(), log.revisions.at(0))}
         self._facts: dict[tuple[int, str], Facts] = {}
 
     def state(self, user: str) -> UserState:
         """A user's state now."""
         return self._states.get(user, UserState())
+
+    def known_from(self, user: str) -> int:
+        """From which time on no reaction of a user has lapsed."""
+        part = self._log.part_of(user)
+        return self._log.began[part] if self._log.lapsed[part] else 0
+
+    def inputs(self) -> Iterator[Input]:
+        """The records of the log; where a partition switched to another policy, it is folded by that from there."""
+        for part, one in self._log.inputs(*TOPICS):
+            if isinstance(one.value, Switch):
+                self._policies[part] = self._revisions.resumed(one.value.number)
+            else:
+                yield one
 
     def gathered(self, request: Request, record: Decision, at_ms: int) -> Gathered:
         """What the pools offered. Raises UnknownError where the decision would be another now."""
@@ -109,14 +122,15 @@ class KeptPast:
     def react(self, reaction: Reaction, at_ms: int) -> None:
         """A reaction."""
         self._pass(at_ms)
-        policy = self._revisions.policy
+        policy = self._policies[self._log.part_of(reaction.user)]
         folded = fold(self.state(reaction.user), reaction, at_ms, policy.memory, policy.hides)
         self._fold(reaction.user, folded.state, folded.lessons, at_ms)
 
     def _fold(self, user: str, state: UserState, lessons: tuple[Lesson, ...], at_ms: int) -> None:
         self._states[user] = state
         if lessons:
-            self._sums[self._topics.part_of(user)].absorb(lessons, at_ms, self._revisions.policy)
+            part = self._log.part_of(user)
+            self._sums[part].absorb(lessons, at_ms, self._policies[part])
 
     def _pass(self, at_ms: int) -> None:
         """Let time pass: what is due closes, and versions that decisions name are fitted at their moment."""
@@ -130,7 +144,8 @@ class KeptPast:
     def _close(self, at_ms: int) -> None:
         while self._due and self._due[0][0] < at_ms:
             _, user = heappop(self._due)
-            state, lessons = close_due(self.state(user), at_ms, self._revisions.policy.memory)
+            memory = self._policies[self._log.part_of(user)].memory
+            state, lessons = close_due(self.state(user), at_ms, memory)
             self._fold(user, state, lessons, at_ms)
 
     def _fit(self, version: int) -> None:
@@ -145,7 +160,14 @@ class KeptPast:
 
 @contextmanager
 def cluster_traffic(settings: Settings) -> Iterator[Traffic]:
-    """What a cluster's topics hold now, copied into a folder for as long as it is asked about."""
+    """What a cluster's topics hold now, copied into a folder for as long as it is asked about.
+
+    What was kept of a user before it was erased is not copied.
+    """
+    erased: dict[bytes, int] = {}
+    for one in records(settings, "erased", "earliest"):
+        if one.key and one.value:
+            erased[one.key] = msgspec.json.decode(one.value, type=ErasedFact).at_ms
     with TemporaryDirectory(prefix="feedloom-") as folder:
         topics = LocalTopics(Path(folder), partition_count(settings, "feedback"), settings.segment_bytes)
         try:
@@ -153,54 +175,29 @@ def cluster_traffic(settings: Settings) -> Iterator[Traffic]:
                 for (number, at_ms), together in groupby(
                     records(settings, topic, "earliest"), lambda one: (one.partition, one.timestamp)
                 ):
-                    rows = [Unwritten(one.key, one.value, tuple(one.headers)) for one in together]
+                    of_users = topic not in ("policy", "items")
+                    copied = [one for one in together if not of_users or at_ms >= erased.get(one.key, 0)]
+                    if not copied:
+                        continue
+                    if not topics.log(topic, number).end:
+                        topics.log(topic, number).advance(copied[0].offset)  # it says whether any have lapsed
+                    rows = [Unwritten(one.key, one.value, tuple(one.headers)) for one in copied]
                     topics.append(topic, number, rows, at_ms)
         finally:
             topics.close()
-        with kept_traffic(Path(folder)) as traffic:
-            yield traffic
+        yield kept_traffic(Path(folder))
 
 
-@contextmanager
-def kept_traffic(folder: Path) -> Iterator[Traffic]:
-    """What a server has kept, while it does not run. Raises InputError for a folder that is none, or is in use."""
-    if not (folder / "about.json").exists():
-        raise InputError(f"{folder} is no data folder of `feedloom serve`")
-    topics = LocalTopics(folder, None, Settings().segment_bytes)
-    try:
-        revisions = Revisions(Policy())
-        for chunk in topics.log("policy").read():
-            for record in chunk:
-                with suppress(InputError):  # it was refused when it came
-                    revisions.take(record.value or b"", record.at_ms)
-        feeds, versions, policy, delta = 0, set[int](), "", 1.0
-        for one in _inputs(topics, "feeds"):
-            if isinstance(one.value, Decision):
-                feeds, policy = feeds + 1, one.value.policy_version
-                delta = one.value.delta or 1.0
-                versions.add(one.value.population_version)
-        if not feeds:
-            raise InputError(f"{folder} holds no feed")
-        past = KeptPast(topics, revisions, sorted(versions))
-        yield Traffic(revisions.made_under(policy), past, feeds, delta, lambda: _inputs(topics, *TOPICS))
-    finally:
-        topics.close()
-
-
-def _inputs(topics: LocalTopics, *names: str) -> Iterator[Input]:
-    """The records of these topics by the log's time."""
-    partitions = {name: range(1 if name == "items" else topics.partitions) for name in names}
-    logs = [_records(topics, name, number, rank) for rank, name in enumerate(names) for number in partitions[name]]
-    for _, _, found in merge(*logs, key=lambda one: one[:2]):
-        yield found
-
-
-def _records(topics: LocalTopics, topic: str, number: int, rank: int) -> Iterator[tuple[int, int, Input]]:
-    """The records of a log that can be read; what cannot was refused when it came."""
-    read = decode_item if topic == "items" else decode
-    for chunk in topics.log(topic, number).read():
-        for record in chunk:
-            with suppress(InputError):
-                if record.value is not None:
-                    place = f"{topic}-{number}, offset {record.offset}"
-                    yield record.at_ms, rank, Input(record.at_ms, read(record.value), place)
+def kept_traffic(folder: Path) -> Traffic:
+    """What a server has kept, also while it runs. Raises InputError for a folder that is none, or has no feed."""
+    log = KeptLog(folder)
+    feeds, versions, policy, delta = 0, set[int](), "", 1.0
+    for _, one in log.inputs("feeds"):
+        if isinstance(one.value, Decision):
+            feeds, policy = feeds + 1, one.value.policy_version
+            delta = one.value.delta or 1.0
+            versions.add(one.value.population_version)
+    if not feeds:
+        raise InputError(f"{folder} holds no feed")
+    past = KeptPast(log, sorted(versions))
+    return Traffic(log.revisions.made_under(policy), past, feeds, delta, past.inputs)

@@ -8,6 +8,7 @@ from heapq import merge
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from engine.believed import UnknownError
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import ItemUpdate, Reaction, Request
@@ -31,15 +32,14 @@ class Input(NamedTuple):
     place: str
 
 
-class UnknownError(Exception):
-    """What a feed was made of is not known any more, so it says nothing."""
-
-
 class Past(Protocol):
     """What was known at each moment of a log; it is told of all its records in their order."""
 
     def state(self, user: str) -> UserState:
         """A user's state now."""
+
+    def known_from(self, user: str) -> int | None:
+        """From which time on all reactions of a user are there; None where the log lacks nothing at all."""
 
     def gathered(self, request: Request, record: Decision, at_ms: int) -> Gathered:
         """What the pools offered for this decision.
@@ -59,6 +59,9 @@ class Past(Protocol):
 
 class RecordedPast(EmbeddedRunner):
     """The past of a recording."""
+
+    def known_from(self, _: str) -> None:
+        """A recording is whole."""
 
     def gathered(self, request: Request, record: Decision, at_ms: int) -> Gathered:
         """What the pools offered. Raises InputError where that is not what the record holds."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from blending.types import FloatArray, IntArray
+from engine.believed import UnknownError, as_believed
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.events import Acted, ItemUpdate, Organic, Request, Seen
@@ -23,11 +24,12 @@ from engine.what_if import (
     Match,
     Matching,
     UnsupportedError,
+    evidence_as_believed,
     evidence_of,
     lists_alike,
     with_what_was_learned,
 )
-from streams.past import Traffic, UnknownError
+from streams.past import Traffic
 
 COHORTS_MAX = 64  # that are told apart
 OTHERS = "(others)"
@@ -37,11 +39,13 @@ class Question(NamedTuple):
     """The policy that is asked about, and how.
 
     `cohort_by` is the key of a request's context that feeds are told apart by; without it, by the policy's cohorts.
+    Feeds of before `since_ms`, log time, say nothing.
     """
 
     policy: Policy
     how: Matching
     cohort_by: str = ""
+    since_ms: int = 0
 
 
 def asked_of(recorded: Policy, policy: Policy, match: Match | None) -> tuple[Match, Policy, list[str]]:
@@ -74,7 +78,7 @@ class WhatIf:
         self._evidence: list[Evidence] = []
         self._records: list[tuple[str, str, float, bool]] = []  # user, cohort, weight, explored
         self._later_pages = 0
-        self._unknown = 0
+        self._unknown = Counter[str]()  # by reason
 
     def read(self, advance: Callable[[], object] = lambda: None) -> Observed:
         """All of a log; `advance` is called after every feed. Raises InputError for one that is not whole."""
@@ -100,36 +104,52 @@ class WhatIf:
         """A feed of the log: what it says of the policy, then its fold."""
         user, request_id = record.request.user, record.request.request_id
         request = self._requests.pop((user, request_id), None)
-        if request is None:
+        if request is None and self._past.known_from(user) is None:
             raise InputError(f"request {request_id} of user {user} was decided and never asked")
-        if record.start:
+        if at_ms < self._question.since_ms:
+            pass
+        elif record.start:
             self._later_pages += 1
         elif record.slot_items and (record.explored or not self._question.how.explored_only):
             try:
                 self._ask(request, record, at_ms)
-            except UnknownError:
-                self._unknown += 1
-        self._past.adopt(request, record, at_ms)
+            except UnknownError as error:
+                self._unknown[str(error)] += 1
+        self._past.adopt(request or record.request, record, at_ms)
         self._reacted(user, request_id)
 
-    def _ask(self, request: Request, record: Decision, at_ms: int) -> None:
+    def _ask(self, request: Request | None, record: Decision, at_ms: int) -> None:
         """Keep what a feed says. Raises UnknownError where it says nothing."""
-        question, user = self._question, request.user
-        if (
-            record.policy_version != self._traffic.policy.version
-            or request.request_id in self._past.state(user).ledger
-        ):
-            raise UnknownError
-        gathered = self._past.gathered(request, record, at_ms)
-        facts = self._asked_facts(gathered.facts)
-        found = evidence_of(self._past.state(user), request, record, gathered, facts, question.how)
-        self._feeds[user, request.request_id] = len(self._evidence)
+        question, user, request_id = self._question, record.request.user, record.request.request_id
+        if record.policy_version != self._traffic.policy.version:
+            raise UnknownError("they were made by another policy")
+        if request_id in self._past.state(user).ledger:
+            raise UnknownError("they were made twice")
+        if at_ms < (self._past.known_from(user) or 0):
+            raise UnknownError("reactions to them have lapsed")
+        found = self._evidence_of(request, record, at_ms)
+        self._feeds[user, request_id] = len(self._evidence)
         self._evidence.append(found)
         weight = 1.0 / record.epsilon if question.how.explored_only else 1.0
         key = question.cohort_by
-        cohort = request.context.get(key, "") if key else found.cohort
+        cohort = record.request.context.get(key, "") if key else found.cohort
         self._records.append((user, cohort, weight, record.explored))
         self._reactions.append((0, {}))
+
+    def _evidence_of(self, request: Request | None, record: Decision, at_ms: int) -> Evidence:
+        """By what was known, or where that is not known any more, by what the record says of it."""
+        question = self._question
+        if request is not None:
+            try:
+                gathered = self._past.gathered(request, record, at_ms)
+            except UnknownError:
+                pass
+            else:
+                facts = self._asked_facts(gathered.facts)
+                state = self._past.state(request.user)
+                return evidence_of(state, request, record, gathered, facts, question.how)
+        made = as_believed(record, self._traffic.policy, question.policy)
+        return evidence_as_believed(record, made, question.how)
 
     def _asked_facts(self, facts: Facts) -> Facts:
         """The same facts under the policy that is asked about; a version of them is made once."""
@@ -154,7 +174,7 @@ class WhatIf:
     def _observed(self) -> Observed:
         """What was kept, as arrays."""
         if not self._evidence:
-            raise InputError("the log has no feed that speaks of the policy: record more, or all feeds instead")
+            raise UnsupportedError(self._silence())
         evidence = self._evidence
         slots = max(one.kinds.size for one in evidence)
         kinds = max(one.chances.shape[2] for one in evidence)
@@ -186,9 +206,18 @@ class WhatIf:
             names,
             cohorts,
             self._later_pages,
-            self._unknown,
+            dict(self._unknown.most_common()),
             sum(explored for _, _, _, explored in self._records),
         )
+
+    def _silence(self) -> str:
+        """Why no feed speaks."""
+        if self._unknown:
+            reasons = "; ".join(f"{count:,}: {reason}" for reason, count in self._unknown.most_common())
+            return f"no feed of the log speaks of the policy ({reasons}): ask about later feeds, or a nearer policy"
+        if self._question.how.explored_only:
+            return "no feed of the log was mixed at random: record with a larger epsilon, or leave out --only"
+        return "the log has no first page of a feed since then: record more, or ask from an earlier time"
 
     def _cohorts(self) -> tuple[list[str], IntArray]:
         """The names of cohorts, and the number of each feed's; beyond COHORTS_MAX the smallest are one."""

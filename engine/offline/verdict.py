@@ -27,8 +27,8 @@ class Observed(NamedTuple):
 
     `recorded` and `asked` are what the log's policy and the one that is asked about would show; `shares` (feeds, 2,
     pools) are slots that are expected of either. `pools` and `cohorts` name the numbers. `later_pages` is how many
-    pages went on from others and were left out, `unknown` how many were made of what is not known any more, or by
-    another policy than the log's; `explored` says how many of the feeds were mixed at random.
+    pages went on from others and were left out, `unknown` how many say nothing, by reason; `explored` says how many
+    of the feeds were mixed at random.
     """
 
     logged: Logged
@@ -38,7 +38,7 @@ class Observed(NamedTuple):
     pools: list[str]
     cohorts: list[str]
     later_pages: int
-    unknown: int
+    unknown: dict[str, int]
     explored: int
 
 
@@ -78,7 +78,7 @@ class Verdict(Struct, frozen=True):
     """What a log says of a policy. `refused` says why it says nothing, null where it does.
 
     `reward` is by the method `headline`, `methods` by every one. `worst` is the cohort that loses the largest part
-    of its reward, among those with enough users; null without any.
+    of its reward, among those with enough users; null without any. `reasons` say why feeds are `unknown`.
     """
 
     refused: str | None
@@ -89,6 +89,7 @@ class Verdict(Struct, frozen=True):
     explored: int
     later_pages: int
     unknown: int
+    reasons: dict[str, int]
     recorded_shares: dict[str, float]
     asked_shares: dict[str, float]
     cohorts: list[Cohort]
@@ -124,7 +125,8 @@ def verdict_of(observed: Observed, limits: Limits = Limits()) -> Verdict:  # noq
         support=support,
         explored=observed.explored,
         later_pages=observed.later_pages,
-        unknown=observed.unknown,
+        unknown=sum(observed.unknown.values()),
+        reasons=observed.unknown,
         recorded_shares=_shares(observed, everything)[0],
         asked_shares=_shares(observed, everything)[1],
         cohorts=cohorts,
