@@ -13,6 +13,7 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
+from engine.errors import InputError
 from engine.policy import Policy
 from feedloom.worker_command import LEVELS
 from streams.policy_file import read_policy
@@ -42,10 +43,21 @@ def serve_command(data: Path, host: str, port: int, policy: Path | None, log_lev
     settings = read_settings()
     import_module("streams.listening").refuse_open_host(host, settings)
     path = policy or settings.policy
-    chosen = read_policy(path) if path else None
+    chosen = policy_to_begin_with(path, data) if path else None
     logging.basicConfig(level=log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
     unhurried()
     asyncio.run(serve(data, host, port, chosen, replace(settings, policy=path)))
+
+
+def policy_to_begin_with(path: Path, data: Path) -> Policy | None:
+    """What the file says; None where it is refused and another one is in force, which stays. Raises InputError."""
+    try:
+        return read_policy(path)
+    except InputError as error:
+        if not any((data / "log" / "policy-0").glob("*.log")):
+            raise
+        click.echo(f"feedloom: {error}; the policy that is in force stays", err=True)
+        return None
 
 
 def unhurried() -> None:

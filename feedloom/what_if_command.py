@@ -11,6 +11,7 @@ from rich.console import Console
 
 from engine.errors import InputError
 from engine.offline.verdict import Limits, verdict_of
+from engine.policy import Policy
 from engine.what_if import SAMPLES, Match, Matching, UnsupportedError
 from feedloom.kafka_commands import bootstrap_option, chosen_settings
 from feedloom.progress import progress_bar
@@ -46,7 +47,7 @@ LIMITS = Limits()
 @click.option("--by", "cohort_by", metavar="KEY", default="", help="Key of a request's context to tell cohorts by.")
 @click.option(
     "--least-users",
-    type=click.FloatRange(0.0),
+    type=click.FloatRange(0.0, 1e9),
     default=LIMITS.users_min,
     show_default=True,
     help="Effective users below which the log says nothing.",
@@ -65,6 +66,7 @@ def what_if(
     asked, since_ms = read_policy(policy), read_time("--since", how["since"])
     with ExitStack() as stack:
         traffic = stack.enter_context(traffic_of(folder, bootstrap))
+        refuse_unnamed(traffic.policy, asked)
         try:
             matched, usable, as_recorded = asked_of(traffic.policy, asked, match)
         except UnsupportedError as error:
@@ -100,6 +102,16 @@ def what_if(
         print_verdict(verdict, notes, Console())
     if verdict.refused:
         sys.exit(1)
+
+
+def refuse_unnamed(recorded: Policy, asked: Policy) -> None:
+    """Raise InputError where actions of the log would be worth nothing because nobody has named them."""
+    missing = [action for action, worth in recorded.rewards.items() if worth and action not in asked.actions]
+    if missing:
+        raise InputError(
+            f'the log has {", ".join(missing)}, which NEW.toml does not name: add [actions."{missing[0]}"], with '
+            "reward = 0 if it is worth nothing"
+        )
 
 
 def traffic_of(folder: Path | None, bootstrap: str | None) -> AbstractContextManager[Traffic]:

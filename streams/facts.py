@@ -48,12 +48,14 @@ def message_of(record: PolicyRecord) -> Message:
 class FactsReader:
     """Keeps the newest facts. A micro-batch takes `facts` once, so it never straddles a change."""
 
-    def __init__(self, settings: Settings, policy: Policy | None) -> None:
-        """Begin with a population that has seen nothing, and no item. `policy` is what a file says."""
+    def __init__(self, settings: Settings, said: Policy | InputError | None) -> None:
+        """Begin with a population that has seen nothing. `said` is what a file says, or why it says nothing."""
+        policy = said if isinstance(said, Policy) else None
         first = policy or Policy()
         own = policy.plug_ins if policy else frozenset[str]()
         self.revisions = Revisions(first, own | settings.plug_in_kinds)
         self.news = FileNews(policy)
+        self._said = said
         self.facts = Facts(first, fit(Sums(), first))
         self.refused: list[Refused] = []  # that came since `start`, until somebody tells
         self.unusable: list[str] = []  # what is in force and no use here, until it is told
@@ -79,7 +81,11 @@ class FactsReader:
 
         Raises InputError where no feed can be made by what is in force.
         """
-        if self.news.due(self.revisions):
+        if isinstance(self._said, InputError):
+            if not self.revisions.number:
+                raise self._said
+            log.error("%s; the policy that is in force stays", self._said)
+        elif self.news.due(self.revisions):
             newest = self.revisions.number
             why = "the file has changed" if newest else "the first policy"
             policy = self.news.policy or self.revisions.policy

@@ -68,6 +68,14 @@ async def changes(path: Path) -> AsyncIterator[Policy | InputError]:
         await asyncio.sleep(LOOK_SECONDS)
 
 
+def policy_of_file(path: Path) -> Policy | InputError:
+    """What a file says, or why it says nothing."""
+    try:
+        return read_policy(path)
+    except InputError as error:
+        return error
+
+
 def _written(path: Path) -> Policy:
     """The policy of a watched file. Raises InputError also for an empty one: somebody is about to write it."""
     policy = read_policy(path)

@@ -25,7 +25,7 @@ from streams.listening import listening, refuse_open_host
 from streams.login import is_refusal
 from streams.partitions import Partitions
 from streams.permissions import HTTP_WORKER, WORKER, ready
-from streams.policy_file import read_policy
+from streams.policy_watch import policy_of_file
 from streams.security import refused
 from streams.settings import read_settings
 from streams.topics import check
@@ -37,7 +37,7 @@ sys.setswitchinterval(0.0005)
 quiet_clients()
 log = logging.getLogger(__name__)
 settings = read_settings()
-facts = FactsReader(settings, read_policy(settings.policy) if settings.policy else None)
+facts = FactsReader(settings, policy_of_file(settings.policy) if settings.policy else None)
 app = ServicesApp(settings.group, broker=addresses(settings), web_enabled=False, worker_redirect_stdouts=False)
 
 
