@@ -13,6 +13,7 @@ from test_cli import call
 from engine.events import Quarantine
 from engine.offline.verdict import Verdict, verdict_of
 from engine.policy import Policy
+from engine.revisions import next_record
 from engine.what_if import Matching, UnsupportedError
 from scripts.kafka_broker import Cluster
 from streams.kept_traffic import kept_traffic
@@ -136,7 +137,9 @@ def test_another_policy_is_folded_by_from_where_the_server_switched(tmp_path: Pa
     with living(tmp_path) as engine:
         lived(engine, 30)
         changed = replace(engine.policy, memory=replace(engine.policy.memory, open_max=1))
-        engine.partitions.change(changed, "me", "", "command", engine.partitions.revisions.number)
+        number = engine.partitions.shared.revisions.number
+        engine.partitions.apply(next_record(changed, number, "me", "", "command"))
+        engine.partitions.tick()
         lived(engine, 30)
     found = asked(tmp_path, changed)
     assert (found.support.feeds, found.unknown) == (30, 30)
