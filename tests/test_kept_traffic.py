@@ -137,7 +137,9 @@ def test_another_policy_is_folded_by_from_where_the_server_switched(tmp_path: Pa
     with living(tmp_path) as engine:
         lived(engine, 30)
         changed = replace(engine.policy, memory=replace(engine.policy.memory, open_max=1))
-        engine.partitions.apply(next_record(changed, 1, "me", "", "command"))
+        number = engine.partitions.shared.revisions.number
+        engine.partitions.apply(next_record(changed, number, "me", "", "command"))
+        engine.partitions.tick()
         lived(engine, 30)
     found = asked(tmp_path, changed)
     assert (found.support.feeds, found.unknown) == (30, 30)
