@@ -125,6 +125,21 @@ class Judge:
             if held[name] > max(int(pool.cap * slots + ROUNDING), pool.required, floor, len(pins)):
                 yield "cap", name, False
 
+    def _tired(self, user: str, at_ms: int, reacted: set[str]) -> dict[str, set[str]]:
+        """What each rule of fatigue bars for a user."""
+        tired: dict[str, set[str]] = {}
+        for name, rule in self._policy.rules.items():
+            if isinstance(rule, SeenRule):
+                seen = Counter(item for when, item in self._views[user] if when > at_ms - rule.within_ms)
+                tired[name] = {item for item, times in seen.items() if times >= rule.times} - reacted
+        return tired
+
+    def _blocked(self, update: ItemUpdate) -> Iterator[str]:
+        """The block lists that an item is on."""
+        for name, rule in self._policy.rules.items():
+            if isinstance(rule, BlockRule) and texts(update, rule.attribute) & set(rule.values):
+                yield f"block {name}"
+
     def _barred(self, made: Decision) -> Iterator[str]:
         """Why items of the page should not stand there, once for each reason and item."""
         user, at_ms = made.request.user, made.at_ms
@@ -133,18 +148,11 @@ class Judge:
         hidden = {item for action, of in self._policy.hides.items() if of for item in acts[action]}
         by = {item for action, of in self._policy.hides.items() if of == "creator" for item in acts[action]}
         creators = {creator for item in by if (creator := self._items[item].creator) is not None}
-        seen = Counter[str]()
-        tired: dict[str, set[str]] = {}
-        for name, rule in self._policy.rules.items():
-            if isinstance(rule, SeenRule):
-                seen = Counter(item for when, item in self._views[user] if when > at_ms - rule.within_ms)
-                tired[name] = {item for item, times in seen.items() if times >= rule.times} - reacted
+        tired = self._tired(user, at_ms, reacted)
         earlier = set(self._feeds.get((user, made.request.continues or ""), []))
         for place, item in enumerate(made.slot_items):
             update = self._items[item]
-            for name, rule in self._policy.rules.items():
-                if isinstance(rule, BlockRule) and texts(update, rule.attribute) & set(rule.values):
-                    yield f"block {name}"
+            yield from self._blocked(update)
             if update.blocked or (update.available_ms or 0) > at_ms:
                 yield "catalogue"
             if item in hidden or update.creator in creators:
