@@ -29,11 +29,12 @@ check: setup  ## lint, format, types and the one-way imports
 kafka:  ## start an Apache Kafka of its own until Ctrl-C; ARGS="--brokers 3" for three
 	@"$(PYTHON)" scripts/kafka_broker.py $(ARGS)
 
-proof: setup  ## fault matrix, soak, the closed loop over many seeds, what-if: hours; needs the extra `bench`; ARGS=--ours is quicker
+proof: setup  ## fault matrix, soak, simulation, what-if and rules over many seeds: hours; needs the extra `bench`; ARGS=--ours is quicker
 	@.venv/bin/python scripts/proof_faults.py
 	@.venv/bin/python scripts/proof_soak.py
 	@.venv/bin/python scripts/proof_simulation.py $(ARGS)
 	@.venv/bin/python scripts/proof_what_if.py
+	@.venv/bin/python scripts/proof_rules.py
 
 reference: setup  ## make docs/policy.md and its JSON Schema anew, from the types of the policy
 	@$(RUN) feedloom.policy_reference
