@@ -7,6 +7,7 @@ strict ones, may never give way.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 
 from engine.decision import Decision
 from engine.events import ItemUpdate
@@ -43,7 +44,7 @@ class Judge:
         self._policy = policy
         self._items: dict[str, ItemUpdate] = {}
         self._feeds: dict[tuple[str, str], list[str]] = {}  # the items of all pages until this one
-        self._acts: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # by user and action
+        self._acts: dict[str, dict[str, set[str]]] = defaultdict(partial(defaultdict, set))  # by user and action
         self._views: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self._viewed: dict[str, Counter[str]] = defaultdict(Counter)  # by user and pool
         self._given: Counter[str] = Counter()  # slots of a user, until now
