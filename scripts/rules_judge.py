@@ -79,9 +79,13 @@ class Judge:
         for name in self._barred(made):
             self.unnamed[name] += 1
         user, items = made.request.user, made.slot_items
-        before = self._feeds.get((user, made.request.continues or ""), [])
+        before = self._earlier(made)
         self._feeds[user, made.request.request_id] = [*before, *items]
         self._given[user] += len(items)
+
+    def _earlier(self, made: Decision) -> list[str]:
+        """What earlier pages of the same feed hold; one that has lapsed is begun anew (`start` is 0)."""
+        return self._feeds.get((made.request.user, made.request.continues or ""), []) if made.start else []
 
     def _limits(self, made: Decision) -> Iterator[tuple[str, str, bool]]:
         """The caps and freshness floors that a page does not keep, and whether they are strict."""
@@ -150,7 +154,7 @@ class Judge:
         by = {item for action, of in self._policy.hides.items() if of == "creator" for item in acts[action]}
         creators = {creator for item in by if (creator := self._items[item].creator) is not None}
         tired = self._tired(user, at_ms, reacted)
-        earlier = set(self._feeds.get((user, made.request.continues or ""), []))
+        earlier = set(self._earlier(made))
         for place, item in enumerate(made.slot_items):
             update = self._items[item]
             yield from self._blocked(update)
